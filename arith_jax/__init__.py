@@ -1,0 +1,1 @@
+"""Transformers that learn exact arithmetic far beyond their training lengths."""

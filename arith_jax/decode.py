@@ -1,0 +1,126 @@
+"""Greedy decoding with cached keys and values, and answers to written expressions."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from arith_jax import positions, vocab
+from arith_jax.data import DataConfig, as_batch, round_up
+from arith_jax.layers import Cache, Context
+from arith_jax.model import Transformer, initial_state
+from arith_jax.model_config import ModelConfig
+
+
+def empty_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
+    """Room for `length` tokens in every layer of every recurrence."""
+    shape = (config.recurrences, config.layers, batch_size, length)
+    zeros = jnp.zeros((*shape, config.heads, config.head_width), config.dtype)
+    return Cache(zeros, zeros)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def decode(
+    config: ModelConfig,
+    params: Any,
+    prompts: Int[Array, "b p"],
+    lengths: Int[Array, " b"],
+    num_new: int,
+    abacus: Int[Array, "b p"],
+) -> Int[Array, "b {num_new}"]:
+    """Greedy continuation of prompts of different lengths, with cached keys and values.
+
+    Every recurrence of every layer has its own cache. The prompt is read in one pass;
+    then each row writes its next token at its own position.
+
+    Args:
+        config: The model.
+        params: Its parameters.
+        prompts: Prompts, padded on the right with `PAD`.
+        lengths: Tokens of each prompt, at least 1.
+        num_new: Tokens to generate; static.
+        abacus: Abacus id of each prompt token; 0 at the padding.
+
+    Returns:
+        Generated tokens; after the first `EOS` of a row all are `PAD`.
+    """
+    model = Transformer(config)
+    b, p = prompts.shape
+    total = p + num_new
+    index = jnp.arange(total)[None, :]
+    key_state, _ = jax.random.split(jax.random.key(0))
+    # The noise of position i must be what a whole row of this shape would get.
+    whole = jnp.zeros((b, total, config.width), config.dtype)
+    states = initial_state(config, whole, key_state)
+
+    def read(
+        tokens: Int[Array, "b t"],
+        context: Context,
+        cache: Cache,
+        start: Float[Array, "b t d"],
+    ) -> tuple[Float[Array, "b t v"], Cache]:
+        def run(*args: Any, method: str) -> Any:
+            return model.apply({"params": params}, *args, method=method)
+
+        emb = run(tokens, context, method="embed")
+        state = start if config.initial_state == "noise" else emb
+
+        def recur(state: Float[Array, "b t d"], cache: Cache):
+            return run(state, emb, context, cache, method="core")
+
+        state, cache = jax.lax.scan(recur, state, cache)
+        return run(state, method="readout"), cache
+
+    key_abacus = jnp.pad(abacus, ((0, 0), (0, num_new)))
+    context = Context(index[:, :p], index, abacus, key_abacus)
+    cache = empty_cache(config, b, total)
+    logits, cache = read(prompts, context, cache, states[:, :p])
+    last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    previous = jnp.take_along_axis(abacus, (lengths - 1)[:, None], axis=1)[:, 0]
+
+    def generate(carry: Any, step: Int[Array, ""]) -> tuple[Any, Int[Array, " b"]]:
+        logits, previous, key_abacus, cache, done = carry
+        token = jnp.where(done, vocab.PAD, jnp.argmax(logits, axis=-1))
+        done = done | (token == vocab.EOS)
+        here = lengths + step
+        own = positions.next_abacus_position(previous, vocab.is_digit(token))
+        key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
+        context = Context(here[:, None], index, own[:, None], key_abacus)
+        start = jnp.take_along_axis(states, here[:, None, None], axis=1)
+        logits, cache = read(token[:, None], context, cache, start)
+        return (logits[:, 0], own, key_abacus, cache, done), token
+
+    done = jnp.zeros((b,), bool)
+    carry = (last, previous, key_abacus, cache, done)
+    _, tokens = jax.lax.scan(generate, carry, jnp.arange(num_new))
+    return tokens.T
+
+
+def answers(
+    model: ModelConfig, data: DataConfig, params: Any, expressions: Sequence[str]
+) -> list[str]:
+    """The model's own answers to expressions such as `98+120`.
+
+    Raises:
+        ValueError: If an expression is not one of the task, or its numbers are too long
+            for the model's position table.
+    """
+    task = data.make_task()
+    prompts = [task.vocab.encode(task.prompt(text)) for text in expressions]
+    longest = max(task.longest_in_prompt(task.prompt(text)) for text in expressions)
+    # Few distinct shapes: every new one costs a compilation.
+    num_new = round_up(task.longest_number(longest, longest) + 1, 32)
+    width = round_up(max(len(prompt) for prompt in prompts), 64)
+    model.check_table(task.longest_number(longest, longest), 0)
+    model.check_row(width + num_new)
+    ids = np.full((len(prompts), width), vocab.PAD, np.int32)
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    lengths = jnp.array([len(prompt) for prompt in prompts])
+    batch = as_batch(task, jnp.array(ids))
+    tokens = decode(model, params, batch.ids, lengths, num_new, batch.positions)
+    return [task.read(task.vocab.decode(row)) for row in np.asarray(tokens).tolist()]

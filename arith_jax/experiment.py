@@ -1,0 +1,338 @@
+"""One experiment from its config to its files: train, evaluate, write, print."""
+
+import dataclasses
+import json
+import pathlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+
+from arith_jax import checkpoint, decode, evaluate, losses, plots, runlog, train
+from arith_jax.data import DataConfig
+from arith_jax.evaluate import EvalConfig
+from arith_jax.model import num_params
+from arith_jax.model_config import ModelConfig
+from arith_jax.optim import OptimConfig, lr_multiplier
+from arith_jax.train import Clock, TrainConfig
+
+MODES = ("train_and_eval", "train", "eval")
+SECTIONS = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "eval": EvalConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run is decided by, checked. `full` is the config as plain JSON."""
+
+    name: str
+    preset: str
+    seed: int
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    eval: EvalConfig
+    full: dict[str, Any]
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "Experiment":
+        """Builds and checks an experiment from the nested values of a config.
+
+        Raises:
+            ValueError: If a value is not allowed or values do not fit together.
+        """
+        sections = {}
+        for name, section in SECTIONS.items():
+            values = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in config[name].items()
+            }
+            known = {field.name for field in dataclasses.fields(section)}
+            if known != set(values):
+                raise ValueError(
+                    f"config section {name!r} must have exactly the keys "
+                    f"{sorted(known)}; differing: {sorted(known ^ set(values))}"
+                )
+            sections[name] = section(**values)
+        full = json.loads(json.dumps(config))
+        plain = {key: full[key] for key in ("name", "preset", "seed")}
+        experiment = cls(**plain, **sections, full=full)
+        experiment.check()
+        return experiment
+
+    def check(self) -> None:
+        """Checks what spans sections: vocabulary and position tables."""
+        task = self.data.make_task()
+        if self.model.vocab_size != len(task.vocab):
+            raise ValueError(
+                f"model.vocab_size={self.model.vocab_size}: the task "
+                f"{self.data.task!r} has {len(task.vocab)} symbols"
+            )
+        most = self.data.max_digits
+        longest = self.eval.longest(most)
+        self.model.check_table(task.longest_number(most, most), self.data.max_offset)
+        self.model.check_table(task.longest_number(longest, longest), 0)
+        width = evaluate.bucket_width(task.row_width(longest, longest))
+        self.model.check_row(max(self.data.width, width))
+
+    @property
+    def train_configs(
+        self,
+    ) -> tuple[ModelConfig, DataConfig, OptimConfig, TrainConfig]:
+        """What the train step is decided by."""
+        return self.model, self.data, self.optim, self.train
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a nested config, by dotted name."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_workdir(workdir: pathlib.Path, full: Mapping[str, Any], mode: str) -> None:
+    """Refuses a workdir made with another config, naming the keys that differ.
+
+    `--mode=eval` may evaluate otherwise than the run did: `eval` keys are free there.
+
+    Raises:
+        ValueError: With the keys and both values.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    old, new = (dict(flatten(c)) for c in (json.loads(path.read_text()), full))
+    differing = [
+        f"{key} (there {old.get(key)!r}, here {new.get(key)!r})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not (mode == "eval" and key.startswith("eval."))
+    ]
+    if differing:
+        raise ValueError(
+            f"workdir {workdir} was made with another config; differing: "
+            f"{', '.join(differing)}; choose another --workdir or the same config"
+        )
+
+
+def run_training(
+    experiment: Experiment, workdir: pathlib.Path, console: rich.console.Console
+) -> tuple[Any, Clock, int]:
+    """Trains until the budget is used up, resuming what the workdir holds.
+
+    Returns:
+        The weights to evaluate (the moving average if there is one), the seconds spent
+        and the number of steps.
+    """
+    config = experiment.train
+    state = train.make_state(experiment.model, experiment.optim, experiment.seed)
+    clock = Clock()
+    with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
+        found = checkpoints.restore(state)
+        if found is not None:
+            state, clock = found
+            console.print(f"resumed at step {int(state.step)}")
+        first = saved = int(state.step)
+        saved_at = clock.train_seconds
+        log = runlog.RunLog(
+            workdir, first, config.log_every, config.tensorboard, console
+        )
+        with log:
+            for progress in train.train(
+                experiment.train_configs, state, experiment.seed, clock
+            ):
+                state = progress.state
+                clock = Clock(progress.train_seconds, progress.compile_seconds)
+                log.step(metrics_record(experiment, progress), progress.fraction)
+                if clock.train_seconds - saved_at > config.checkpoint_minutes * 60:
+                    checkpoints.save(progress.step, state, clock)
+                    saved, saved_at = progress.step, clock.train_seconds
+        step = int(state.step)
+        if config.minutes:
+            # A budget by the clock is used up, even if the last step ended just short.
+            clock = clock._replace(
+                train_seconds=max(clock.train_seconds, config.minutes * 60)
+            )
+        if step > saved or found is None:
+            checkpoints.save(step, state, clock)
+    return state.ema if state.ema is not None else state.params, clock, step
+
+
+def metrics_record(
+    experiment: Experiment, progress: train.Progress
+) -> dict[str, float]:
+    """What the log keeps of a step."""
+    samples = progress.step * experiment.optim.micro_batch_size
+    return {
+        "step": progress.step,
+        "samples": samples,
+        "train_seconds": round(progress.train_seconds, 3),
+        "samples_per_second": round(samples / max(progress.train_seconds, 1e-9), 1),
+        "loss": float(progress.metrics.loss),
+        "token_accuracy": float(progress.metrics.token_accuracy),
+        "exact_match": float(progress.metrics.exact_match),
+        "learning_rate_multiplier": float(
+            lr_multiplier(experiment.optim, progress.fraction)
+        ),
+    }
+
+
+def total_flops(experiment: Experiment, steps: int) -> int:
+    """Floating-point operations of all steps, with the depths they drew."""
+    model = experiment.model
+    width, rows = experiment.data.width, experiment.optim.micro_batch_size
+    total = 0
+    for step in range(steps):
+        n, k = losses.sample_depth(model, experiment.seed, step)
+        passes = []
+        if model.recurrences == 1:
+            passes = [(0, 1)]
+        else:
+            if experiment.train.alpha > 0:
+                passes.append((n, k))
+            if experiment.train.alpha < 1:
+                full = model.recurrences - model.max_backprop
+                passes.append((full, model.max_backprop))
+        total += rows * sum(runlog.flops_per_row(model, width, *p) for p in passes)
+    return total
+
+
+def run_evaluation(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    weights: Any,
+    clock: Clock,
+    steps: int,
+    overrides: Mapping[str, Any],
+    console: rich.console.Console,
+) -> dict[str, Any]:
+    """Evaluates, writes `result.json`, `grid.npz` and the pictures, prints a table."""
+    console.print("evaluating")
+    done = evaluate.evaluate(
+        experiment.model, experiment.data, experiment.eval, weights
+    )
+    commit, dirty = runlog.git_state()
+    cells = runlog.cells_json(done.cells["uniform"])
+    result = {
+        "config": {
+            "name": experiment.name,
+            "preset": experiment.preset,
+            "overrides": dict(overrides),
+            "full": experiment.full,
+        },
+        "seed": experiment.seed,
+        "git_commit": commit,
+        "dirty": dirty,
+        "versions": runlog.versions(),
+        "device": runlog.device_name(),
+        "num_params": num_params(weights),
+        "steps": steps,
+        "samples": steps * experiment.optim.micro_batch_size,
+        "train_seconds": round(clock.train_seconds, 3),
+        "compile_seconds": round(clock.compile_seconds, 3),
+        "flops": total_flops(experiment, steps),
+        "eval_seconds": round(done.seconds, 3),
+        "exact_match": done.exact_match,
+        "cells": cells,
+        "sets": {
+            kind: runlog.cells_json(found)
+            for kind, found in done.cells.items()
+            if kind != "uniform" and found
+        },
+    }
+    most = experiment.data.max_digits
+    lengths, correct, total = plots.grid_arrays(cells)
+    np.savez(workdir / "grid.npz", lengths=lengths, correct=correct, total=total)
+    title = f"{experiment.name}: addition, trained on at most {most} digits"
+    plots.draw_grid(workdir / "grid.png", cells, most, title)
+    plots.draw_digits(workdir / "digits.png", cells, title)
+    runlog.write_json(workdir / "result.json", result)
+    runlog.print_result(result, console)
+    for line in solved_examples(experiment, weights):
+        console.print(line, soft_wrap=True)
+    console.print(f"results in {workdir}", soft_wrap=True)
+    return result
+
+
+def solved_examples(experiment: Experiment, weights: Any) -> list[str]:
+    """A few sums as the model solves them, by greedy decoding, at growing lengths."""
+    most = experiment.data.max_digits
+    limit = experiment.eval.longest(most)
+    rng = random.Random(experiment.eval.seed)
+    expressions = ["999+1"] if most >= 3 else ["9+1"]
+    for length in sorted({most, min(4 * most, limit), min(10 * most, limit, 60)}):
+        a, b = (rng.randrange(10 ** (length - 1), 10**length) for _ in range(2))
+        expressions.append(f"{a}+{b}")
+    answers = decode.answers(experiment.model, experiment.data, weights, expressions)
+    task = experiment.data.make_task()
+    lines = []
+    for expression, answer in zip(expressions, answers, strict=True):
+        truth = task.read(task.truth(task.prompt(expression)))
+        verdict = "right" if answer == truth else f"wrong, it is {truth}"
+        lines.append(f"{expression} = {answer}  ({verdict})")
+    return lines
+
+
+def run(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    mode: str = "train_and_eval",
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any] | None:
+    """Runs an experiment in a workdir; a finished one only shows its result.
+
+    Args:
+        experiment: What to run.
+        workdir: Receives all files; what it holds already is resumed.
+        mode: `train_and_eval`, `train` or `eval`.
+        overrides: Config keys given on the command line, for the record.
+
+    Returns:
+        The content of `result.json`; None for `train`.
+
+    Raises:
+        ValueError: If the workdir does not fit or holds nothing to evaluate.
+        FloatingPointError: If the loss is not finite.
+    """
+    console = runlog.make_console()
+    check_workdir(workdir, experiment.full, mode)
+    console.print(
+        f"{experiment.name}: preset :{experiment.preset}, seed {experiment.seed}, "
+        f"device {runlog.device_name()}, "
+        + ", ".join(f"{k} {v}" for k, v in runlog.versions().items()),
+        soft_wrap=True,
+    )
+    finished = workdir / "result.json"
+    if mode == "train_and_eval" and finished.exists():
+        result = json.loads(finished.read_text())
+        console.print(f"{workdir} is finished; nothing to train", soft_wrap=True)
+        runlog.print_result(result, console)
+        return result
+    if mode == "eval":
+        like = jax.eval_shape(
+            lambda: train.make_state(experiment.model, experiment.optim, 0)
+        )
+        use_ema = experiment.optim.ema_decay > 0
+        weights, clock, steps = checkpoint.restore_weights(
+            workdir / "checkpoints", like.params, use_ema
+        )
+    else:
+        workdir.mkdir(parents=True, exist_ok=True)
+        runlog.write_json(workdir / "config.json", experiment.full)
+        weights, clock, steps = run_training(experiment, workdir, console)
+    if mode == "train":
+        return None
+    return run_evaluation(
+        experiment, workdir, weights, clock, steps, overrides or {}, console
+    )

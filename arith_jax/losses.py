@@ -1,0 +1,122 @@
+"""Masked cross-entropy and the progressive loss over two recurrence counts."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from arith_jax.data import Batch
+from arith_jax.model import forward
+from arith_jax.model_config import ModelConfig
+
+
+class Metrics(NamedTuple):
+    """Scalars of one batch: loss in nats a token, shares of tokens and whole rows."""
+
+    loss: Float[Array, ""]
+    token_accuracy: Float[Array, ""]
+    exact_match: Float[Array, ""]
+
+
+def targets(batch: Batch) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
+    """Next token at every position, and whether it counts; the last never does.
+
+    Rolling instead of slicing keeps the row length, which suits the hardware, even.
+    """
+    mask = jnp.roll(batch.mask, -1, axis=1).at[:, -1].set(False)
+    return jnp.roll(batch.ids, -1, axis=1), mask
+
+
+def cross_entropy(logits: Float[Array, "b t v"], batch: Batch) -> Float[Array, ""]:
+    """Mean over the counted tokens of the micro-batch, in nats.
+
+    Source:
+        The original with `mask_before_equals=True`, `loss_reduction=mean`: long
+        answers weigh more than short ones.
+    """
+    labels, mask = targets(batch)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.sum(losses * mask) / jnp.sum(mask)
+
+
+def correct_rows(logits: Float[Array, "b t v"], batch: Batch) -> Bool[Array, " b"]:
+    """True where every counted token is the argmax.
+
+    With the true answer fed in, this is exactly "greedy decoding gets it right": the
+    first wrong token is the same in both.
+    """
+    labels, mask = targets(batch)
+    return jnp.all((jnp.argmax(logits, axis=-1) == labels) | ~mask, axis=1)
+
+
+def measure(
+    logits: Float[Array, "b t v"], batch: Batch, loss: Float[Array, ""]
+) -> Metrics:
+    """Metrics of a batch, given its loss."""
+    labels, mask = targets(batch)
+    right = (jnp.argmax(logits, axis=-1) == labels) & mask
+    exact = jnp.mean(correct_rows(logits, batch))
+    return Metrics(loss, jnp.sum(right) / jnp.sum(mask), exact)
+
+
+def progressive_loss(
+    config: ModelConfig,
+    params: dict[str, Any],
+    batch: Batch,
+    key: PRNGKeyArray,
+    num_frozen: Int[Array, ""] | int,
+    num_trained: int,
+    alpha: float,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Convex combination of a full-depth pass and a pass of random depth.
+
+    (1 - alpha) * full + alpha * random, where the random pass runs `num_frozen`
+    recurrences without gradient and `num_trained` with, and the full pass
+    R - `max_backprop` without and `max_backprop` with. Without recurrence there is one
+    pass only.
+
+    Source:
+        McLeish et al. 2024, section 3; the original skips a term whose factor is 0,
+        and so does this.
+    """
+    key_full, key_random = jax.random.split(key)
+
+    def one_pass(key: PRNGKeyArray, n: Int[Array, ""] | int, k: int):
+        logits = forward(
+            config,
+            params,
+            batch.ids,
+            batch.positions,
+            num_frozen=n,
+            num_trained=k,
+            key=key,
+            train=True,
+        )
+        return cross_entropy(logits, batch), logits
+
+    if config.recurrences == 1:
+        loss, logits = one_pass(key_random, 0, 1)
+        return loss, measure(logits, batch, loss)
+    terms = []
+    if alpha < 1:
+        full_frozen = config.recurrences - config.max_backprop
+        terms.append((1 - alpha, *one_pass(key_full, full_frozen, config.max_backprop)))
+    if alpha > 0:
+        terms.append((alpha, *one_pass(key_random, num_frozen, num_trained)))
+    loss = jnp.sum(jnp.stack([weight * term for weight, term, _ in terms]))
+    return loss, measure(terms[0][-1], batch, loss)
+
+
+def sample_depth(config: ModelConfig, seed: int, step: int) -> tuple[int, int]:
+    """Draws (n, k) on the host: n ~ U{0..R-1}, k ~ U{1..min(R-n, max_backprop)}.
+
+    k must be static under jit, so it cannot come from a traced key. A function of
+    (seed, step) alone, so a resumed run draws what an unbroken one would.
+    """
+    rng = np.random.default_rng([seed, step])
+    n = int(rng.integers(0, config.recurrences))
+    k = int(rng.integers(1, min(config.recurrences - n, config.max_backprop) + 1))
+    return n, k

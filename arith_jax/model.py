@@ -1,0 +1,176 @@
+"""The transformer: embedding, recurrent block of layers, readout.
+
+Data flow: `embed` (ids, positions -> e), `core` (one recurrence: state, e -> state),
+`readout` (state -> logits); `forward` strings them together. Imports `layers`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from arith_jax.layers import Cache, Context, Layer, Linear, Mlp, Norm, matrix_init
+from arith_jax.model_config import ModelConfig
+
+
+class Transformer(nn.Module):
+    """Decoder-only transformer whose block of layers can be applied many times.
+
+    Call `forward`, not the module; `__call__` exists to create the parameters.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        """Names the parts; see the parameter tree."""
+        cfg = self.config
+        normal = nn.initializers.normal(cfg.width**-0.5)
+        self.token = nn.Embed(cfg.vocab_size, cfg.width, embedding_init=normal)
+        if "abacus" in cfg.positions:
+            self.abacus = nn.Embed(cfg.table_size, cfg.width, embedding_init=normal)
+        if "learned" in cfg.positions:
+            self.learned = nn.Embed(cfg.table_size, cfg.width, embedding_init=normal)
+        self.embed_norm = Norm(cfg.norm_eps, cfg.dtype)
+        # Unrolled, the stacked parameters are sliced at compile time: a loop over
+        # layers spends most of its time copying them (docs/experiments.md).
+        stack = nn.scan(
+            Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "noise": True},
+            in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore
+            length=cfg.layers,
+            unroll=cfg.layers if cfg.unroll else 1,
+        )
+        self.layers = stack(cfg)
+        if cfg.head_mlp:
+            self.head_mlp = Mlp(cfg)
+        self.final_norm = Norm(cfg.norm_eps, cfg.dtype)
+        if cfg.adapter:
+            self.adapter = Linear(cfg.width, matrix_init(cfg))
+        self.decoder = Linear(cfg.vocab_size, matrix_init(cfg))
+
+    def embed(self, ids: Int[Array, "b t"], context: Context) -> Float[Array, "b t d"]:
+        """Sum of token and position embeddings, normalised.
+
+        Row 0 of the Abacus table is added to the tokens that are not digits, as in the
+        original.
+        """
+        emb = self.token(ids)
+        if "abacus" in self.config.positions:
+            emb = emb + self.abacus(context.query_abacus)
+        if "learned" in self.config.positions:
+            emb = emb + self.learned(context.query)
+        return self.embed_norm(emb)
+
+    def core(
+        self,
+        state: Float[Array, "b t d"],
+        emb: Float[Array, "b t d"],
+        context: Context,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "b t d"], Cache | None]:
+        """One recurrence: injection if it is once per recurrence, then every layer."""
+        if self.config.injection == "recurrence":
+            state = state + emb
+        return self.layers(state, emb, context, cache)
+
+    def readout(self, state: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
+        """Logits in float32; the adapter is the original's extra square matrix."""
+        if self.config.head_mlp:
+            state = self.head_mlp(state)
+        state = self.final_norm(state)
+        if self.config.adapter:
+            state = self.adapter(state)
+        return self.decoder(state).astype(jnp.float32)
+
+    def __call__(self, ids: Int[Array, "b t"]) -> Float[Array, "b t v"]:
+        """Touches every parameter once."""
+        context = make_context(jnp.zeros_like(ids))
+        emb = self.embed(ids, context)
+        return self.readout(self.core(emb, emb, context)[0])
+
+
+def make_context(abacus: Int[Array, "b t"]) -> Context:
+    """Context of whole rows: every token is a query and a key."""
+    index = jnp.arange(abacus.shape[1])[None, :]
+    return Context(index, index, abacus, abacus)
+
+
+def init_params(config: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
+    """Fresh parameters in float32."""
+    ids = jnp.zeros((1, 2), jnp.int32)
+    return dict(Transformer(config).init(key, ids)["params"])
+
+
+def num_params(params: Any) -> int:
+    """Number of scalars in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def initial_state(
+    config: ModelConfig, emb: Float[Array, "b t d"], key: PRNGKeyArray
+) -> Float[Array, "b t d"]:
+    """State before the first recurrence.
+
+    Source:
+        The original draws 0.02 * N(0, 1) at every forward pass, evaluation included;
+        here the key decides, and evaluation always uses the same one.
+    """
+    if config.initial_state == "embedding":
+        return emb
+    return (0.02 * jax.random.normal(key, emb.shape)).astype(emb.dtype)
+
+
+def forward(
+    config: ModelConfig,
+    params: dict[str, Any],
+    ids: Int[Array, "b t"],
+    abacus: Int[Array, "b t"],
+    *,
+    num_frozen: Int[Array, ""] | int = 0,
+    num_trained: int | None = None,
+    key: PRNGKeyArray | None = None,
+    train: bool = False,
+) -> Float[Array, "b t v"]:
+    """Logits after `num_frozen` recurrences without gradient and then `num_trained`.
+
+    Args:
+        config: The model.
+        params: Its parameters.
+        ids: Tokens.
+        abacus: Abacus id of each token, `Batch.positions`.
+        num_frozen: n, recurrences without gradient to parameters or embedding; may be
+            traced, so one compilation serves all n.
+        num_trained: k, recurrences with gradient; static. Default: all.
+        key: Decides the random initial state and the key noise; default a fixed key.
+        train: Whether key noise is on.
+    """
+    model = Transformer(config)
+    context = make_context(abacus)
+    key = jax.random.key(0) if key is None else key
+    num_trained = config.recurrences if num_trained is None else num_trained
+    key_state, key_noise = jax.random.split(key)
+
+    def run(weights: Any, method: str, *args: Any, index: Any = 0) -> Any:
+        rngs = {"noise": jax.random.fold_in(key_noise, index)} if train else {}
+        return model.apply({"params": weights}, *args, method=method, rngs=rngs)
+
+    emb = run(params, "embed", ids, context)
+    state = initial_state(config, emb, key_state)
+    if not (isinstance(num_frozen, int) and num_frozen == 0):
+        frozen = jax.lax.stop_gradient((params, emb, state))
+
+        def frozen_step(index: Int[Array, ""], state: Float[Array, "b t d"]):
+            return run(frozen[0], "core", state, frozen[1], context, index=index)[0]
+
+        state = jax.lax.fori_loop(0, num_frozen, frozen_step, frozen[2])
+
+    def step(state: Float[Array, "b t d"], index: Int[Array, ""]):
+        return run(params, "core", state, emb, context, index=index)[0], None
+
+    indices = num_frozen + jnp.arange(num_trained)
+    unroll = num_trained if config.unroll else 1
+    state, _ = jax.lax.scan(step, state, indices, unroll=max(unroll, 1))
+    return run(params, "readout", state)

@@ -1,0 +1,88 @@
+"""Pictures of results. Imports nothing of the package; draws without a display."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def grid_arrays(
+    cells: Sequence[Mapping[str, Any]], limit: int = 100
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lengths (sorted) and counts, correct and total, of the cells up to a limit.
+
+    Cells that were not evaluated have total 0.
+    """
+    inside = [c for c in cells if max(c["a"], c["b"]) <= limit]
+    lengths = np.array(sorted({c[side] for c in inside for side in "ab"}), np.int64)
+    place = {length: i for i, length in enumerate(lengths.tolist())}
+    correct = np.zeros((len(lengths), len(lengths)), np.int64)
+    total = np.zeros_like(correct)
+    for cell in inside:
+        at = place[cell["a"]], place[cell["b"]]
+        correct[at], total[at] = cell["correct"], cell["total"]
+    return lengths, correct, total
+
+
+def draw_grid(
+    path: pathlib.Path,
+    cells: Sequence[Mapping[str, Any]],
+    max_digits: int,
+    title: str,
+) -> None:
+    """Heat map of exact match over both operand lengths, the trained square drawn.
+
+    Lengths that were not evaluated take the colour of the next longer one that was.
+    """
+    lengths, correct, total = grid_arrays(cells)
+    share = np.where(total > 0, 100 * correct / np.maximum(total, 1), np.nan)
+    edges = np.concatenate([[0.5], lengths + 0.5])
+    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    # Colour-blind safe, and darker is worse: a perfect grid is bright.
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad="lightgrey")
+    mesh = axes.pcolormesh(edges, edges, share, cmap=colours, vmin=0, vmax=100)
+    box = np.array([0.5, max_digits + 0.5])
+    axes.plot(
+        box[[0, 1, 1]],
+        box[[1, 1, 0]],
+        color="red",
+        linewidth=2,
+        label="trained lengths",
+    )
+    axes.set_aspect("equal")
+    axes.set_xlabel("digits of the second operand")
+    axes.set_ylabel("digits of the first operand")
+    axes.set_title(title, fontsize=11)
+    axes.legend(loc="upper right", framealpha=0.9)
+    figure.colorbar(mesh, ax=axes, label="exact match, %")
+    figure.savefig(path)
+
+
+def draw_digits(
+    path: pathlib.Path, cells: Sequence[Mapping[str, Any]], title: str
+) -> None:
+    """Share of right answer digits at every place, one line per diagonal length."""
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    chosen = [c for c in cells if c["a"] == c["b"] and c["total"] and c["a"] >= 10]
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(len(chosen), 1)))
+    for cell, colour in zip(chosen, colours, strict=False):
+        share = 100 * np.array(cell["per_digit_correct"]) / cell["total"]
+        axes.plot(np.arange(1, len(share) + 1), share, color=colour, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("answer digit, least significant first")
+    axes.set_ylabel("right, %")
+    axes.set_title(title, fontsize=11)
+    if chosen:
+        low, high = chosen[0]["a"], chosen[-1]["a"]
+        axes.annotate(
+            f"one line per length, {low} (dark) to {high} digits (bright)",
+            (0.02, 0.04),
+            xycoords="axes fraction",
+            fontsize=8,
+        )
+    figure.savefig(path)

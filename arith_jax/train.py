@@ -1,0 +1,248 @@
+"""Training: the state, one pure step, and the loop that dispatches it."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from arith_jax import losses, optim
+from arith_jax.data import DataConfig, training_batch
+from arith_jax.model import init_params
+from arith_jax.model_config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Budget and rhythm; the knobs are described in `configs/base.py`."""
+
+    steps: int
+    minutes: float
+    alpha: float
+    log_every: int
+    checkpoint_minutes: float
+    tensorboard: bool
+
+    def __post_init__(self):
+        if (self.steps > 0) == (self.minutes > 0):
+            raise ValueError(
+                f"train.steps={self.steps} and train.minutes={self.minutes}: "
+                "exactly one must be above 0; set the other to 0"
+            )
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"train.alpha={self.alpha}: must be between 0 and 1")
+
+
+class Accumulation(struct.PyTreeNode):
+    """Gradients gathered so far for one update of several micro-batches."""
+
+    gradients: Any
+    count: Int[Array, ""]
+    wanted: Int[Array, ""]
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything a run needs to go on; `step` counts micro-batches.
+
+    The data need no state: `(seed, step)` decides every batch.
+    """
+
+    step: Int[Array, ""]
+    updates: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    ema: Any
+    accumulation: Accumulation | None
+
+
+def make_state(model: ModelConfig, config: optim.OptimConfig, seed: int) -> TrainState:
+    """Fresh state of a run."""
+    params = init_params(model, jax.random.key(seed))
+    accumulation = None
+    if config.accumulates:
+        accumulation = Accumulation(
+            jax.tree.map(jnp.zeros_like, params),
+            jnp.zeros((), jnp.int32),
+            optim.micro_batches(config, 0.0),
+        )
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        updates=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optim.make_optimizer(config).init(params),
+        # A copy: donated buffers must not appear twice.
+        ema=jax.tree.map(jnp.copy, params) if config.ema_decay > 0 else None,
+        accumulation=accumulation,
+    )
+
+
+def apply_gradients(
+    config: optim.OptimConfig,
+    state: TrainState,
+    gradients: Any,
+    fraction: Float[Array, ""],
+) -> TrainState:
+    """One optimizer update, and the moving average after it."""
+    updates, opt_state = optim.make_optimizer(config).update(
+        gradients, state.opt_state, state.params
+    )
+    multiplier = optim.lr_multiplier(config, fraction)
+    updates = jax.tree.map(lambda u: multiplier * u, updates)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        ema = optim.ema_update(config, ema, params, state.updates)
+    return state.replace(
+        params=params, opt_state=opt_state, ema=ema, updates=state.updates + 1
+    )
+
+
+def accumulate_gradients(
+    config: optim.OptimConfig,
+    state: TrainState,
+    gradients: Any,
+    fraction: Float[Array, ""],
+) -> TrainState:
+    """Adds a micro-batch; updates once enough are gathered, then sets the next size.
+
+    Each micro-batch counts 1 / wanted, as the original divides its losses.
+    """
+    gathered = state.accumulation
+    assert gathered is not None
+    total = jax.tree.map(
+        lambda s, g: s + g / gathered.wanted, gathered.gradients, gradients
+    )
+    count = gathered.count + 1
+
+    def update(state: TrainState) -> TrainState:
+        state = apply_gradients(config, state, total, fraction)
+        empty = Accumulation(
+            jax.tree.map(jnp.zeros_like, total),
+            jnp.zeros_like(count),
+            optim.micro_batches(config, fraction),
+        )
+        return state.replace(accumulation=empty)
+
+    def wait(state: TrainState) -> TrainState:
+        return state.replace(accumulation=Accumulation(total, count, gathered.wanted))
+
+    return jax.lax.cond(count >= gathered.wanted, update, wait, state)
+
+
+def train_step(
+    configs: tuple[ModelConfig, DataConfig, optim.OptimConfig, TrainConfig],
+    num_trained: int,
+    state: TrainState,
+    seed: Int[Array, ""],
+    fraction: Float[Array, ""],
+    num_frozen: Int[Array, ""],
+) -> tuple[TrainState, losses.Metrics]:
+    """Makes a batch, takes the gradient and updates: a pure function.
+
+    Args:
+        configs: Model, data, optimizer and training settings; static.
+        num_trained: k, recurrences with gradient; static.
+        state: Donated by `compile_step`.
+        seed: Of the run; with `state.step` it decides the batch and the noise.
+        fraction: Part of the budget used up, for the schedules.
+        num_frozen: n, recurrences without gradient.
+    """
+    model, data, optimizer, config = configs
+    key_data, key_model = jax.random.split(jax.random.key(seed))
+    batch = training_batch(data, key_data, state.step, optimizer.micro_batch_size)
+    key_model = jax.random.fold_in(key_model, state.step)
+
+    def loss_of(params: Any) -> tuple[Float[Array, ""], losses.Metrics]:
+        return losses.progressive_loss(
+            model, params, batch, key_model, num_frozen, num_trained, config.alpha
+        )
+
+    gradients, metrics = jax.grad(loss_of, has_aux=True)(state.params)
+    advance = accumulate_gradients if optimizer.accumulates else apply_gradients
+    state = advance(optimizer, state, gradients, fraction)
+    return state.replace(step=state.step + 1), metrics
+
+
+class Progress(NamedTuple):
+    """What the loop reports after each step.
+
+    `state` is donated to the next step: read it before going on. `metrics` belong to
+    step `metrics_step`, an earlier one, so that reading them does not stall the device.
+    Seconds are totals; `train_seconds` leaves `compile_seconds` out.
+    """
+
+    state: TrainState
+    step: int
+    fraction: float
+    metrics: losses.Metrics
+    metrics_step: int
+    train_seconds: float
+    compile_seconds: float
+
+
+class Clock(NamedTuple):
+    """Seconds spent by the earlier parts of a resumed run."""
+
+    train_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+def train(
+    configs: tuple[ModelConfig, DataConfig, optim.OptimConfig, TrainConfig],
+    state: TrainState,
+    seed: int,
+    clock: Clock,
+) -> Iterator[Progress]:
+    """Runs steps until the budget is used up, reporting after each.
+
+    The host only dispatches; it reads the metrics of the step before, which keeps one
+    step queued and the elapsed time honest.
+
+    Raises:
+        FloatingPointError: If the loss is not finite; names the step.
+    """
+    model, _, _, config = configs
+    compiled: dict[int, Any] = {}
+    step = int(state.step)
+    compile_seconds = clock.compile_seconds
+    started = time.perf_counter() - clock.train_seconds - compile_seconds
+    pending: losses.Metrics | None = None
+    while True:
+        elapsed = time.perf_counter() - started - compile_seconds
+        total = config.minutes * 60
+        fraction = step / config.steps if config.steps else min(elapsed / total, 1.0)
+        if fraction >= 1:
+            return
+        n, k = losses.sample_depth(model, seed, step)
+        inputs = (
+            state,
+            jnp.asarray(seed, jnp.int32),
+            jnp.asarray(fraction, jnp.float32),
+            jnp.asarray(n, jnp.int32),
+        )
+        if k not in compiled:
+            before = time.perf_counter()
+            jax.block_until_ready(state)
+            function = jax.jit(partial(train_step, configs, k), donate_argnums=0)
+            compiled[k] = function.lower(*inputs).compile()
+            compile_seconds += time.perf_counter() - before
+        state, metrics = compiled[k](*inputs)
+        step += 1
+        previous, pending = pending, metrics
+        shown, shown_step = (previous, step - 1) if previous else (metrics, step)
+        loss = float(shown.loss)
+        if not jnp.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss} at step {shown_step}; the last checkpoint is kept: "
+                "lower optim.learning_rate or optim.muon_learning_rate"
+            )
+        elapsed = time.perf_counter() - started - compile_seconds
+        yield Progress(
+            state, step, fraction, shown, shown_step, elapsed, compile_seconds
+        )

@@ -1,0 +1,163 @@
+"""Every knob once, with its unit and its reason, and the strict argument parser.
+
+The values here are our recipe on one GPU; an experiment differs by assignments only.
+"""
+
+import jax
+from ml_collections import ConfigDict
+
+PRESETS = ("smoke", "cpu", "gpu")
+
+
+def get_config() -> ConfigDict:
+    """All knobs."""
+    c = ConfigDict()
+    c.name = "base"  # of the experiment; default folder under runs/
+    c.preset = ""  # size chosen: smoke, cpu or gpu
+    c.seed = 0  # decides weights, data and noise
+
+    c.data = ConfigDict()
+    c.data.task = "addition"
+    c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
+    c.data.zero_pad = False  # write both operands with the longer one's digits
+    c.data.carry_chains = 0.0  # share of examples given one long carry chain
+    c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
+    c.data.max_offset = 0  # Abacus ids start at 1 + U{0..this}; only tables need it
+    c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
+    c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
+
+    c.model = ConfigDict()
+    c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols
+    c.model.width = 512  # numbers per token
+    c.model.heads = 8
+    c.model.mlp_width = 1024  # of the gated MLP, both halves counted
+    c.model.layers = 2  # in the recurrent block
+    c.model.recurrences = 1  # times the block is applied
+    c.model.max_backprop = 1  # most recurrences with gradient (paper: half of them)
+    c.model.injection = "none"  # add the embedding: none, recurrence, layer
+    c.model.initial_state = "embedding"  # or noise, as in the original
+    c.model.positions = ("relative_abacus",)  # any of abacus, learned (added to
+    # tokens), fire, rope, relative_abacus, rotary_abacus (in attention); () is NoPE
+    c.model.table_size = 0  # rows of the abacus or learned table
+    c.model.abacus_window = 2  # digit differences with a bias of their own
+    c.model.abacus_far = "mask"  # digits beyond the window: mask, or one shared bias
+    c.model.norm = "sandwich"  # x = LN(x + f(LN(x))); or post, as in the original
+    c.model.norm_eps = 1e-6  # added to the variance
+    c.model.head_mlp = False  # the original's extra MLP before the final norm
+    c.model.adapter = False  # the original's extra square matrix before the decoder
+    c.model.init = "lecun"  # or deepnorm, as in the original
+    c.model.qk_norm = True  # queries and keys of unit RMS, learned scale per head
+    c.model.qk_gain = 2.0  # that scale at the start
+    c.model.length_scale = False  # logits times ln(visible keys + 1) / ln 32
+    c.model.key_noise = 0.0  # training: logit of each key + U(0, this); for far=bias
+    c.model.dtype = "bfloat16"  # of activations; parameters are always float32
+    c.model.unroll = True  # layers and recurrences: faster steps, longer compilation
+
+    c.optim = ConfigDict()
+    c.optim.optimizer = "muon"  # matrices of the layers by Muon, the rest by AdamW
+    c.optim.learning_rate = 1e-3  # AdamW, peak
+    c.optim.muon_learning_rate = 0.02  # Muon, peak
+    c.optim.beta1 = 0.9
+    c.optim.beta2 = 0.98
+    c.optim.eps = 1e-8
+    c.optim.weight_decay = 0.0  # on all but norms, biases and the query scale
+    c.optim.clip_norm = 0.5  # global gradient norm; 0 is off
+    c.optim.warmup = 0.05  # fraction of the budget, linear from 0
+    c.optim.decay_start = 0.5  # fraction of the budget, then linear
+    c.optim.final_learning_rate = 0.03  # fraction of the peak at the end
+    c.optim.ema_decay = 0.99  # of the weights, per update; 0 is off
+    c.optim.batch_size = 2048  # rows per update
+    c.optim.micro_batch_size = 2048  # rows per step; an update gathers several
+    c.optim.ramp_until = 0.0  # fraction of the budget at which batch_size is reached
+
+    c.train = ConfigDict()
+    c.train.steps = 400  # budget in micro-batches, or 0
+    c.train.minutes = 0.0  # budget in minutes without compilation, or 0
+    c.train.alpha = 1.0  # progressive loss: weight of the random-depth pass
+    c.train.log_every = 10  # steps between lines of metrics.jsonl
+    c.train.checkpoint_minutes = 5.0  # between checkpoints
+    c.train.tensorboard = False  # also write event files (needs tensorboardX)
+
+    c.eval = ConfigDict()
+    c.eval.seed = 2024  # of the evaluation examples, the same for every run
+    c.eval.grid_digits = 100  # grid of both operand lengths up to this; 0 is none
+    c.eval.grid_stride = 1  # outside training, only every so many lengths
+    c.eval.grid_samples = 100  # sums per cell, as in the paper
+    c.eval.diagonal = (120, 200, 500, 1000)  # longer operands, equal lengths
+    c.eval.diagonal_samples = 100  # sums per length
+    c.eval.set_lengths = (10, 20, 50, 100)  # of carry chains, zeros, equal operands
+    c.eval.set_samples = 100  # sums per length of those sets
+    c.eval.token_budget = 2**19  # tokens per batch
+    c.eval.logit_budget = 2**30  # attention logits per batch and layer
+    return c
+
+
+def split_argument(argument: str) -> tuple[dict[str, str], str]:
+    """Options and preset of a string argument such as `arch=8x2,pos=abacus,smoke`.
+
+    Raises:
+        ValueError: If a word is neither `key=value` nor a preset, or comes twice.
+    """
+    options: dict[str, str] = {}
+    preset = ""
+    for word in filter(None, argument.split(",")):
+        key, is_option, value = word.partition("=")
+        if (key in options) if is_option else preset:
+            raise ValueError(f"config argument {argument!r} gives {key!r} twice")
+        if is_option:
+            options[key] = value
+        elif word in PRESETS:
+            preset = word
+        else:
+            raise ValueError(
+                f"config argument {word!r} is unknown; allowed: "
+                f"{', '.join(PRESETS)} or key=value"
+            )
+    return options, preset
+
+
+def choose(options: dict[str, str], key: str, default: str, *allowed: str) -> str:
+    """Takes an option out of the parsed ones.
+
+    Raises:
+        ValueError: If its value is not allowed.
+    """
+    value = options.pop(key, default)
+    if value not in allowed:
+        raise ValueError(
+            f"config argument {key}={value!r} is unknown; allowed: {', '.join(allowed)}"
+        )
+    return value
+
+
+def refuse_rest(options: dict[str, str], *known: str) -> None:
+    """Raises `ValueError` if an option was not used."""
+    if options:
+        raise ValueError(
+            f"config argument {sorted(options)[0]!r} is unknown; allowed keys: "
+            f"{', '.join(known) or 'none'}"
+        )
+
+
+def preset_for_device() -> str:
+    """`gpu` on a GPU or TPU, else `cpu`."""
+    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def shrink_to_smoke(c: ConfigDict) -> None:
+    """Makes any experiment small enough for a test on two CPU cores."""
+    c.preset = "smoke"
+    c.data.max_digits = 3
+    c.data.max_offset = min(c.data.max_offset, 8)
+    c.data.width_multiple = 1
+    c.model.width, c.model.heads, c.model.mlp_width = 32, 2, 64
+    c.model.layers = min(c.model.layers, 2)
+    c.model.recurrences = min(c.model.recurrences, 2)
+    c.model.max_backprop = min(c.model.max_backprop, c.model.recurrences)
+    c.model.dtype = "float32"
+    c.optim.batch_size = 16 if c.optim.batch_size == c.optim.micro_batch_size else 32
+    c.optim.micro_batch_size = 16
+    c.train.steps, c.train.minutes = 30, 0.0
+    c.eval.grid_digits, c.eval.grid_stride, c.eval.grid_samples = 8, 4, 4
+    c.eval.diagonal, c.eval.diagonal_samples = (12,), 4
+    c.eval.set_lengths, c.eval.set_samples = (4, 8), 4

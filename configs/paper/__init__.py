@@ -1,0 +1,1 @@
+"""Experiments of the paper: each file's `get_config(argument)` returns one."""

@@ -1,0 +1,51 @@
+"""Trains, evaluates and plots one experiment.
+
+python launch.py --config=configs/abacus_add.py[:smoke|:cpu|:gpu] [--workdir=DIR]
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Compiled programs are kept between runs: the second start takes seconds, not minutes.
+CACHE = pathlib.Path.home() / ".cache" / "arith_jax" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from arith_jax import experiment
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment, as configs/abacus_add.py:smoke.", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default runs/<config>. Resumed if it exists."
+)
+MODE = flags.DEFINE_enum(
+    "mode", "train_and_eval", experiment.MODES, "What to do in the workdir."
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Builds the dataclasses once and runs."""
+    try:
+        if len(arguments) > 1:
+            raise ValueError(
+                f"unexpected argument {arguments[1]!r}; allowed: --config, --workdir, "
+                "--mode and --config.<key>=<value>"
+            )
+        config = CONFIG.value.to_dict()
+        workdir = pathlib.Path(WORKDIR.value or f"runs/{config['name']}")
+        overrides = config_flags.get_override_values(flags.FLAGS["config"])
+        experiment.run(
+            experiment.Experiment.from_dict(config), workdir, MODE.value, overrides
+        )
+    except (ValueError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)
