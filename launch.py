@@ -3,19 +3,20 @@
 python launch.py --config=configs/abacus_add.py[:smoke|:cpu|:gpu] [--workdir=DIR]
 """
 
+import logging
 import os
 import pathlib
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Compiled programs are kept between runs: the second start takes seconds, not minutes.
-CACHE = pathlib.Path.home() / ".cache" / "arith_jax" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from arith_jax import experiment
+
+# Compiled programs are kept between runs: the second start takes seconds.
+CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
+logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Experiment, as configs/abacus_add.py:smoke.", lock_config=True
@@ -30,6 +31,8 @@ MODE = flags.DEFINE_enum(
 
 def main(arguments: list[str]) -> None:
     """Builds the dataclasses once and runs."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(CACHE))
     try:
         if len(arguments) > 1:
             raise ValueError(
