@@ -103,18 +103,17 @@ def training_batch(
         micro-batch, `offset_per="batch"`), from 0 to `max_offset` inclusive.
     """
     task = config.make_task()
-    key_lengths, key_rows, key_offset = jax.random.split(
-        jax.random.fold_in(key, step), 3
-    )
-    lengths = jax.random.randint(
-        key_lengths, (2, batch_size), 1, config.max_digits + 1, jnp.int32
-    )
+    key_shape, key_rows = jax.random.split(jax.random.fold_in(key, step))
+    words = jax.random.bits(key_shape, (batch_size, 3))
+    lengths = 1 + tasks.word_below(words[:, :2], config.max_digits)
+    keys = jax.random.split(key_rows, batch_size)
     ids = jax.vmap(
-        lambda k, a, b: task.sample(k, a, b, config.max_digits, config.width)
-    )(jax.random.split(key_rows, batch_size), *lengths)
-    draws = batch_size if config.offset_per == "example" else 1
-    offset = jax.random.randint(key_offset, (draws,), 0, config.max_offset + 1)
-    return as_batch(task, ids, jnp.broadcast_to(offset, (batch_size,)))
+        lambda k, ab: task.sample(k, ab[0], ab[1], config.max_digits, config.width)
+    )(keys, lengths)
+    offset = tasks.word_below(words[:, 2], config.max_offset + 1)
+    if config.offset_per == "batch":
+        offset = jnp.broadcast_to(offset[0], (batch_size,))
+    return as_batch(task, ids, offset)
 
 
 def evaluation_batch(

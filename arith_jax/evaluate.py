@@ -160,7 +160,9 @@ def exact_match(
     counts: Counts = {}
     for width, rows in sorted(buckets.items()):
         digits = round_up(max(max(a, b) for _, a, b, _ in rows), 8)
-        size = batch_rows(config, model, width)
+        # A small bucket is one batch; a power of two, so that programs are shared.
+        fitting = 1 << (len(rows) - 1).bit_length()
+        size = min(batch_rows(config, model, width), fitting)
         grade = grader(model, data, config.seed, digits, width)
         pending = []
         for start in range(0, len(rows), size):

@@ -5,56 +5,75 @@ first, so no number ever overflows an integer. Imports `vocab` only.
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
 
+# Random words of one example: a few for its shape, then two for each digit place. One
+# draw for everything keeps compilation short, and a one-dimensional draw makes the
+# digits independent of how many are asked for. A word modulo 10 is uniform to 1e-9.
+NUM_CHOICES = 4
 Operands = tuple[Int[Array, " n"], Int[Array, " n"]]
 
 
+class Words(NamedTuple):
+    """Random words of one example, uniform on 0 to 2^32 - 1."""
+
+    choices: UInt[Array, " 4"]
+    digits: UInt[Array, "n 2"]
+
+
+def random_words(key: PRNGKeyArray, max_digits: int) -> Words:
+    """All random words of one example."""
+    words = jax.random.bits(key, (NUM_CHOICES + 2 * max_digits,))
+    return Words(words[:NUM_CHOICES], words[NUM_CHOICES:].reshape(max_digits, 2))
+
+
+def word_below(
+    word: UInt[Array, "*dims"], limit: Int[Array, ""] | int
+) -> Int[Array, "*dims"]:
+    """An integer from 0 to `limit` - 1 out of a random word."""
+    return (word % jnp.asarray(limit).astype(jnp.uint32)).astype(jnp.int32)
+
+
 def uniform_operands(
-    key: PRNGKeyArray, len_a: Int[Array, ""], len_b: Int[Array, ""], max_digits: int
+    words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
 ) -> Operands:
     """Uniform over all numbers of the lengths: leading digits are 1 to 9."""
-    place = jnp.arange(max_digits)
+    place = jnp.arange(words.digits.shape[0])
 
-    def draw(key: PRNGKeyArray, length: Int[Array, ""]) -> Int[Array, " n"]:
-        key_digits, key_lead = jax.random.split(key)
-        # One-dimensional draws: digit i does not depend on `max_digits`.
-        digits = jax.random.randint(key_digits, (max_digits,), 0, 10)
-        lead = jax.random.randint(key_lead, (), 1, 10)
-        digits = jnp.where(place == length - 1, lead, digits)
-        return jnp.where(place < length, digits, 0)
+    def digits(words: UInt[Array, " n"], length: Int[Array, ""]) -> Int[Array, " n"]:
+        is_lead = place == length - 1
+        drawn = jnp.where(is_lead, 1 + word_below(words, 9), word_below(words, 10))
+        return jnp.where(place < length, drawn, 0)
 
-    key_a, key_b = jax.random.split(key)
-    return draw(key_a, len_a), draw(key_b, len_b)
+    return digits(words.digits[:, 0], len_a), digits(words.digits[:, 1], len_b)
 
 
 def nines_operands(
-    key: PRNGKeyArray, len_a: Int[Array, ""], len_b: Int[Array, ""], max_digits: int
+    words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
 ) -> Operands:
     """999...9 plus 1, or plus a longer number that is not divisible by 10."""
-    _, b = uniform_operands(key, len_a, len_b, max_digits)
-    place = jnp.arange(max_digits)
+    _, b = uniform_operands(words, len_a, len_b)
+    place = jnp.arange(b.shape[0])
     last = jnp.where(len_b == 1, 1, jnp.maximum(b, 1))
     return jnp.where(place < len_a, 9, 0), jnp.where(place == 0, last, b)
 
 
 def chain_operands(
-    key: PRNGKeyArray, len_a: Int[Array, ""], len_b: Int[Array, ""], max_digits: int
+    words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
 ) -> Operands:
     """One carry from a random digit of the shorter operand on to its last digit."""
-    key_digits, key_start = jax.random.split(key)
-    a, b = uniform_operands(key_digits, len_a, len_b, max_digits)
-    place = jnp.arange(max_digits)
+    a, b = uniform_operands(words, len_a, len_b)
+    place = jnp.arange(a.shape[0])
     shorter = jnp.minimum(len_a, len_b)
-    start = jax.random.randint(key_start, (), 0, shorter)
+    start = word_below(words.choices[0], shorter)
     # A leading digit of 9 would need the other leading digit to be 0.
     a = jnp.where(place == len_a - 1, jnp.minimum(a, 8), a)
     a = jnp.where(place == start, jnp.maximum(a, 1), a)
@@ -64,25 +83,22 @@ def chain_operands(
 
 
 def zeros_operands(
-    key: PRNGKeyArray, len_a: Int[Array, ""], len_b: Int[Array, ""], max_digits: int
+    words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
 ) -> Operands:
     """Each digit but the leading ones is 0 with chance 0.7, else uniform."""
-    key_digits, key_a, key_b = jax.random.split(key, 3)
-    a, b = uniform_operands(key_digits, len_a, len_b, max_digits)
-    place = jnp.arange(max_digits)
-    kept_a, kept_b = (
-        jax.random.bernoulli(key_kept, 0.3, (max_digits,))
-        for key_kept in (key_a, key_b)
-    )
-    a = jnp.where(kept_a | (place == len_a - 1), a, 0)
-    return a, jnp.where(kept_b | (place == len_b - 1), b, 0)
+    a, b = uniform_operands(words, len_a, len_b)
+    place = jnp.arange(a.shape[0])
+    # Digits use words modulo 10 (or 9): the next decimal is independent of them.
+    kept = word_below(words.digits // 90, 10) < 3
+    a = jnp.where(kept[:, 0] | (place == len_a - 1), a, 0)
+    return a, jnp.where(kept[:, 1] | (place == len_b - 1), b, 0)
 
 
 def equal_operands(
-    key: PRNGKeyArray, len_a: Int[Array, ""], len_b: Int[Array, ""], max_digits: int
+    words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
 ) -> Operands:
     """The same number twice; it has `len_a` digits."""
-    a, _ = uniform_operands(key, len_a, len_b, max_digits)
+    a, _ = uniform_operands(words, len_a, len_b)
     return a, a
 
 
@@ -159,18 +175,16 @@ class Addition:
             width: Length of the row, at least `row_width` of the lengths.
             kind: Index into `OPERANDS`; the first, uniform, obeys `carry_chains`.
         """
-        key_digits, key_chain, key_blank = jax.random.split(key, 3)
+        key_words, key_blank = jax.random.split(key)
+        words = random_words(key_words, max_digits)
         if self.carry_chains > 0:
-            use_chain = jax.random.bernoulli(key_chain, self.carry_chains)
+            use_chain = word_below(words.choices[1], 10**6) < self.carry_chains * 10**6
             chains = list(OPERANDS).index("chains")
             kind = jnp.where((kind == 0) & use_chain, chains, kind)
-        draws = [
-            functools.partial(draw, max_digits=max_digits) for draw in OPERANDS.values()
-        ]
         if isinstance(kind, int):
-            a, b = draws[kind](key_digits, len_a, len_b)
+            a, b = list(OPERANDS.values())[kind](words, len_a, len_b)
         else:
-            a, b = jax.lax.switch(kind, draws, key_digits, len_a, len_b)
+            a, b = jax.lax.switch(kind, list(OPERANDS.values()), words, len_a, len_b)
         len_b = jnp.where(kind == list(OPERANDS).index("equal"), len_a, len_b)
         total = add_digits(a, b)
         longest = jnp.maximum(len_a, len_b)
@@ -244,21 +258,14 @@ def digits_from_int(value: int) -> str:
 def add_digits(a: Int[Array, " n"], b: Int[Array, " n"]) -> Int[Array, " n+1"]:
     """Exact sum of two numbers given as digits, least significant first.
 
-    Carries come from a parallel scan over (generates, propagates) pairs, so the depth
-    is logarithmic in the number of digits.
+    A digit pair passes the carry of the nearest lower pair on if its sum is 9, and
+    decides it otherwise, so one running maximum over "place of the last decision, and
+    what it was" gives every carry at logarithmic depth.
     """
     sums = a + b
-
-    def combine(
-        low: tuple[Bool[Array, " m"], Bool[Array, " m"]],
-        high: tuple[Bool[Array, " m"], Bool[Array, " m"]],
-    ) -> tuple[Bool[Array, " m"], Bool[Array, " m"]]:
-        return high[0] | (high[1] & low[0]), high[1] & low[1]
-
-    carry_out, _ = jax.lax.associative_scan(combine, (sums >= 10, sums == 9))
-    carry_out = carry_out.astype(sums.dtype)
-    carry_in = jnp.pad(carry_out, (1, 0))
-    return (jnp.pad(sums, (0, 1)) + carry_in) % 10
+    decision = 2 * jnp.arange(1, sums.shape[0] + 1) + (sums >= 10)
+    carry_out = jax.lax.cummax(jnp.where(sums == 9, 0, decision)) % 2
+    return (jnp.pad(sums, (0, 1)) + jnp.pad(carry_out, (1, 0))) % 10
 
 
 def concatenate(
