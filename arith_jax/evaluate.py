@@ -36,6 +36,7 @@ class EvalConfig:
     diagonal_samples: int
     set_lengths: tuple[int, ...]
     set_samples: int
+    buckets: tuple[int, ...]
     token_budget: int
     logit_budget: int
 
@@ -44,6 +45,10 @@ class EvalConfig:
             raise ValueError(
                 f"eval.token_budget={self.token_budget} and eval.logit_budget="
                 f"{self.logit_budget}: must be at least 1"
+            )
+        if not self.buckets or min(self.buckets) < 1:
+            raise ValueError(
+                f"eval.buckets={self.buckets}: needs at least one width in tokens"
             )
         if self.grid_digits > 0 and self.grid_stride < 1:
             raise ValueError(f"eval.grid_stride={self.grid_stride}: must be at least 1")
@@ -80,6 +85,11 @@ class EvalConfig:
     def grid_id(self, max_digits: int) -> int:
         """Largest trained length inside the grid."""
         return min(max_digits, self.grid_digits)
+
+    def bucket(self, width: int) -> int:
+        """Padded width of a row: the next bucket, or a multiple of the largest."""
+        fitting = [bucket for bucket in self.buckets if bucket >= width]
+        return min(fitting, default=round_up(width, max(self.buckets)))
 
     def longest(self, max_digits: int) -> int:
         """Most digits of any operand evaluated."""
@@ -155,7 +165,7 @@ def exact_match(
     buckets: dict[int, list[Row]] = {}
     for kind, cells in requests.items():
         for a, b, count in cells:
-            bucket = buckets.setdefault(bucket_width(task.row_width(a, b)), [])
+            bucket = buckets.setdefault(config.bucket(task.row_width(a, b)), [])
             bucket.extend((kinds.index(kind), a, b, i) for i in range(count))
     counts: Counts = {}
     for width, rows in sorted(buckets.items()):
@@ -196,16 +206,6 @@ def count_rows(
     for (kind, a, b, _), right, digit in zip(rows, rights, digits, strict=True):
         correct, per_digit = counts.get((kind, a, b), (0, 0))
         counts[kind, a, b] = (correct + int(right), per_digit + digit.astype(np.int64))
-
-
-def bucket_width(width: int) -> int:
-    """Padded row length: a multiple of 64 up to 512, then of an eighth of the length.
-
-    Few distinct lengths keep compilations few; multiples of 64 suit the hardware.
-    """
-    if width <= 512:
-        return round_up(width, 64)
-    return round_up(width, 1 << max(width.bit_length() - 4, 6))
 
 
 def batch_rows(config: EvalConfig, model: ModelConfig, width: int) -> int:

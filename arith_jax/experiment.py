@@ -81,7 +81,7 @@ class Experiment:
         longest = self.eval.longest(most)
         self.model.check_table(task.longest_number(most, most), self.data.max_offset)
         self.model.check_table(task.longest_number(longest, longest), 0)
-        width = evaluate.bucket_width(task.row_width(longest, longest))
+        width = self.eval.bucket(task.row_width(longest, longest))
         self.model.check_row(max(self.data.width, width))
 
     @property

@@ -24,6 +24,7 @@ def get_config(argument: str = "") -> ConfigDict:
         c.eval.grid_samples = 8
         c.eval.diagonal_samples = 16
         c.eval.set_samples = 25
+        c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
         c.eval.token_budget = 2**14
         c.eval.logit_budget = 2**24
     elif c.preset == "gpu":

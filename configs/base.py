@@ -87,6 +87,8 @@ def get_config() -> ConfigDict:
     c.eval.diagonal_samples = 100  # sums per length
     c.eval.set_lengths = (10, 20, 50, 100)  # of carry chains, zeros, equal operands
     c.eval.set_samples = 100  # sums per length of those sets
+    c.eval.buckets = (128, 320, 640, 1536, 3072)  # row widths, in tokens, that rows
+    # are padded to: each is compiled once (10-20 s on a GPU, 1-3 s on a CPU)
     c.eval.token_budget = 2**19  # tokens per batch
     c.eval.logit_budget = 2**30  # attention logits per batch and layer
     return c
@@ -161,3 +163,4 @@ def shrink_to_smoke(c: ConfigDict) -> None:
     c.eval.grid_digits, c.eval.grid_stride, c.eval.grid_samples = 8, 4, 4
     c.eval.diagonal, c.eval.diagonal_samples = (12,), 4
     c.eval.set_lengths, c.eval.set_samples = (4, 8), 4
+    c.eval.buckets = (64,)
