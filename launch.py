@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 import jax
 from absl import app, flags
@@ -29,6 +30,21 @@ MODE = flags.DEFINE_enum(
 )
 
 
+def fail(error: Exception) -> NoReturn:
+    """Ends the program with one line that says what is wrong."""
+    # Flag libraries wrap the reason in a traceback or a list: its last line says it.
+    lines = str(error).replace("\\n", "\n").strip().splitlines()
+    sys.exit(f"error: {lines[-1].strip().removeprefix('ValueError: ')}")
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parses the flags."""
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, ValueError) as error:
+        fail(error)
+
+
 def main(arguments: list[str]) -> None:
     """Builds the dataclasses once and runs."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -45,10 +61,10 @@ def main(arguments: list[str]) -> None:
         experiment.run(
             experiment.Experiment.from_dict(config), workdir, MODE.value, overrides
         )
-    except (ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError, FloatingPointError) as error:
+        fail(error)
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -129,7 +129,7 @@ def grader(
         wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
         # Answer token i of a row stands i places after its first counted position.
         start = jnp.argmax(mask, axis=1)[:, None]
-        place = jnp.minimum(start + jnp.arange(answer), width - 1)
+        place = jnp.minimum(start + jnp.arange(answer)[None], width - 1)
         right = ~jnp.take_along_axis(wrong, place, axis=1)
         return losses.correct_rows(logits, batch), right
 

@@ -60,7 +60,7 @@ def qkv_init(config: ModelConfig) -> nn.initializers.Initializer:
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32):
         # d -> f are square here, so xavier and fan-in scaling agree at gain 1.
-        gains = jnp.array([1.0, 1.0, value_gain], dtype)[:, None]
+        gains = jnp.array([1.0, 1.0, value_gain], dtype)[None, :, None]
         return jax.random.normal(key, shape, dtype) * gains * shape[0] ** -0.5
 
     return init
@@ -105,7 +105,8 @@ class Attention(nn.Module):
             gain = self.param(
                 "qk_scale", nn.initializers.constant(cfg.qk_gain), (cfg.heads,)
             )
-            q, k = rms_normalise(q) * gain[:, None].astype(q.dtype), rms_normalise(k)
+            gain = gain[None, None, :, None].astype(q.dtype)
+            q, k = rms_normalise(q) * gain, rms_normalise(k)
         if "rope" in cfg.positions:
             q = positions.rotate(q, context.query)
             k = positions.rotate(k, context.query)

@@ -74,6 +74,7 @@ def draw_digits(
         share = 100 * np.array(cell["per_digit_correct"]) / cell["total"]
         axes.plot(np.arange(1, len(share) + 1), share, color=colour, linewidth=1)
     axes.set_xscale("log")
+    axes.set_ylim(0, 102)
     axes.set_xlabel("answer digit, least significant first")
     axes.set_ylabel("right, %")
     axes.set_title(title, fontsize=11)

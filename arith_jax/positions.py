@@ -67,7 +67,7 @@ def rotate(
     """
     half = x.shape[-1] // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = pos[:, :, None, None].astype(jnp.float32) * frequency
+    angle = pos[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate(
@@ -123,7 +123,7 @@ class RelativeAbacusBias(nn.Module):
         difference = jnp.clip(difference, -edge, edge) + edge
         # A sum of selects fuses into its consumer; a gather would materialise the bias
         # and its gradient would be a scatter.
-        bias = jnp.zeros((), weight.dtype)
+        bias = jnp.zeros((1, 1, 1, 1), weight.dtype)
         for index in range(2 * edge + 1):
             value = self.gain * weight[index][None, :, None, None]
             bias = bias + jnp.where(difference == index, value, 0.0)

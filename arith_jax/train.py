@@ -40,25 +40,29 @@ class TrainConfig:
 
 
 class Accumulation(struct.PyTreeNode):
-    """Gradients gathered so far for one update of several micro-batches."""
+    """Gradients gathered so far for one update of several micro-batches.
+
+    Integers `count` and `wanted` are untyped: JAX also builds this with placeholders.
+    """
 
     gradients: Any
-    count: Int[Array, ""]
-    wanted: Int[Array, ""]
+    count: Any
+    wanted: Any
 
 
 class TrainState(struct.PyTreeNode):
     """Everything a run needs to go on; `step` counts micro-batches.
 
-    The data need no state: `(seed, step)` decides every batch.
+    The data need no state: `(seed, step)` decides every batch. Fields are untyped:
+    JAX also builds this with placeholders.
     """
 
-    step: Int[Array, ""]
-    updates: Int[Array, ""]
+    step: Any
+    updates: Any
     params: Any
     opt_state: Any
     ema: Any
-    accumulation: Accumulation | None
+    accumulation: Any
 
 
 def make_state(model: ModelConfig, config: optim.OptimConfig, seed: int) -> TrainState:

@@ -1,4 +1,10 @@
-"""The flagship: addition with windowed relative Abacus attention."""
+"""The flagship: addition with windowed relative Abacus attention.
+
+Every digit attends to the digits at most two places away in any number of the row,
+whatever their distance in tokens, and to the operators. What a query sees does not
+change with the length of the numbers, so what is learned at 10 or 20 digits is what
+runs at 1,000. Two layers; results and costs: the README's table.
+"""
 
 from ml_collections import ConfigDict
 
@@ -15,18 +21,10 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
-        c.data.max_digits = 10
-        c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
-        c.model.dtype = "float32"
-        c.optim.batch_size = c.optim.micro_batch_size = 64
-        c.train.steps = 600
-        c.eval.grid_stride = 5
-        c.eval.grid_samples = 8
-        c.eval.diagonal_samples = 16
-        c.eval.set_samples = 25
-        c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
-        c.eval.token_budget = 2**14
-        c.eval.logit_budget = 2**24
+        base.shrink_to_cpu(c)
     elif c.preset == "gpu":
         c.data.width_multiple = 64
+        c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
+        c.optim.batch_size = c.optim.micro_batch_size = 256
+        c.train.steps = 600
     return c

@@ -1,0 +1,31 @@
+"""Addition with the soft relative Abacus bias: nothing is masked, all is learned.
+
+Digits beyond the window share one learned bias. Key noise and length-scaled logits keep
+the attention sharp in longer rows. Slower and less reliable than `abacus_add.py`: it is
+here to show what the window mask is worth.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
+    options, preset = base.split_argument(argument)
+    base.refuse_rest(options)
+    c = base.get_config()
+    c.name = "abacus_soft_add"
+    c.preset = preset or base.preset_for_device()
+    c.model.abacus_far = "bias"
+    c.model.length_scale = True
+    c.model.key_noise = 2.0
+    c.data.width_multiple = 64
+    c.optim.ema_decay = 0.999
+    c.train.steps = 1200
+    if c.preset == "smoke":
+        base.shrink_to_smoke(c)
+    elif c.preset == "cpu":
+        base.shrink_to_cpu(c)
+        c.train.steps = 1200
+    return c

@@ -1,0 +1,33 @@
+"""JAX is made strict for the tests; small models are shared by them."""
+
+import dataclasses
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+import pytest
+
+from arith_jax.experiment import Experiment
+from arith_jax.model_config import ModelConfig
+from configs import abacus_add
+
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+# Compilation is most of the time of these tests.
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_compilation_cache_dir", ".jax_cache")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture(scope="session")
+def smoke() -> Experiment:
+    """The flagship at its smallest."""
+    return Experiment.from_dict(abacus_add.get_config("smoke").to_dict())
+
+
+@pytest.fixture(scope="session")
+def tiny(smoke: Experiment) -> ModelConfig:
+    """A model of two layers and 32 numbers a token; tests replace what they vary."""
+    return dataclasses.replace(smoke.model, unroll=False)

@@ -1,0 +1,123 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arith_jax import data, evaluate, tasks, vocab
+from arith_jax.evaluate import Cell
+from arith_jax.model import init_params
+
+
+@pytest.fixture
+def config(smoke):
+    evaluate.grader.cache_clear()
+    yield dataclasses.replace(smoke.eval, buckets=(24, 48), token_budget=240)
+    evaluate.grader.cache_clear()
+
+
+def cheat(monkeypatch, wrong_answer_token=None):
+    """Replaces the model by one that knows the next token, or misses one of them."""
+
+    def forward(model, params, ids, positions):
+        following = jnp.roll(ids, -1, axis=1)
+        if wrong_answer_token is not None:
+            equals = jnp.argmax(ids == vocab.ARITHMETIC.id("="), axis=1)
+            wrong = (equals + wrong_answer_token)[:, None] == jnp.arange(ids.shape[1])[
+                None
+            ]
+            following = jnp.where(wrong, vocab.UNK, following)
+        return jax.nn.one_hot(following, 19)
+
+    monkeypatch.setattr(evaluate, "forward", forward)
+
+
+REQUESTS = {"uniform": [(2, 3, 7), (9, 9, 3), (1, 1, 4)], "chains": [(5, 5, 6)]}
+
+
+def test_model_that_knows_the_answer_scores_everything(smoke, config, monkeypatch):
+    cheat(monkeypatch)
+    cells = evaluate.exact_match(smoke.model, smoke.data, config, {}, REQUESTS)
+    assert [cell[:4] for cell in cells["uniform"]] == [
+        (2, 3, 7, 7),
+        (9, 9, 3, 3),
+        (1, 1, 4, 4),
+    ]
+    assert cells["chains"][0][:4] == (5, 5, 6, 6)
+    assert cells["uniform"][1].per_digit_correct == [3] * 11
+
+
+def test_one_wrong_token_makes_a_row_wrong_at_its_digit(smoke, config, monkeypatch):
+    cheat(monkeypatch, wrong_answer_token=1)
+    cells = evaluate.exact_match(smoke.model, smoke.data, config, {}, REQUESTS)
+    assert all(cell.correct == 0 for cell in cells["uniform"] + cells["chains"])
+    assert cells["uniform"][1].per_digit_correct == [3, 0, *[3] * 9]
+
+
+def test_examples_are_the_same_in_every_bucket_and_batch(smoke, config):
+    params = jax.jit(init_params, static_argnums=0)(smoke.model, jax.random.key(0))
+    other = dataclasses.replace(config, buckets=(64,), token_budget=10**4)
+    found = [
+        evaluate.exact_match(smoke.model, smoke.data, c, params, REQUESTS)
+        for c in (config, other)
+    ]
+    assert found[0] == found[1]
+    tokens = [cell.per_digit_correct for cell in found[0]["uniform"]]
+    assert sum(map(sum, tokens)) > 0
+
+
+def test_evaluation_rows_are_fixed_and_distinct():
+    task = tasks.Addition()
+    rows = jnp.array([[0, 30, 30, i] for i in range(200)])
+    make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4))
+    batch = make(task, jax.random.key(0), rows, 32, 93)
+    assert len({tuple(row) for row in np.asarray(batch.ids).tolist()}) == 200
+    again = make(task, jax.random.key(0), rows[5:7], 64, 120)
+    assert jnp.array_equal(batch.ids[5:7], again.ids[:, :93])
+
+
+def test_summary_follows_the_paper_s_regions():
+    cells = [
+        Cell(20, 20, 9, 10, []),
+        Cell(1, 21, 3, 10, []),
+        Cell(100, 100, 5, 10, []),
+        Cell(101, 101, 2, 10, []),
+    ]
+    assert evaluate.summarise(cells, 20) == {
+        "id": {"correct": 9, "total": 10},
+        "ood": {"correct": 8, "total": 20},
+        "ood_100plus": {"correct": 2, "total": 10},
+    }
+    assert set(evaluate.summarise(cells[:1], 20)) == {"id"}
+
+
+def test_requests_cover_training_grid_diagonal_and_sets(smoke):
+    config = dataclasses.replace(smoke.eval, grid_digits=10, grid_stride=5)
+    requests = config.requests(3)
+    lengths = {a for a, _, _ in requests["uniform"]}
+    assert lengths == {1, 2, 3, 5, 10, 12}
+    assert len(requests["uniform"]) == 5 * 5 + 1
+    assert set(requests) == set(tasks.OPERANDS)
+    assert all(b == 1 for _, b, _ in requests["nines"])
+    assert config.longest(3) == 12
+    assert config.bucket(64) == 64
+    assert config.bucket(65) == 128
+    nothing = dataclasses.replace(
+        config, grid_digits=0, diagonal=(), set_samples=0, set_lengths=()
+    )
+    assert nothing.requests(3) == {"uniform": []}
+    assert nothing.longest(3) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"token_budget": 0}, r"eval.token_budget=0 and eval.logit_budget="),
+        ({"grid_stride": 0}, r"eval.grid_stride=0: must be at least 1"),
+        ({"buckets": ()}, r"eval.buckets=\(\): needs at least one width"),
+    ],
+)
+def test_bad_settings_are_refused(smoke, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(smoke.eval, **changes)

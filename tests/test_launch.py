@@ -1,0 +1,180 @@
+"""The command as a user types it, in workdirs of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from arith_jax import checkpoint, experiment, runlog, solve, train
+from arith_jax.experiment import Experiment
+from configs import abacus_add
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = "--config=configs/abacus_add.py:smoke"
+
+
+def launch(*arguments, module="launch.py"):
+    command = [sys.executable, *module.split(), *map(str, arguments)]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "smoke"
+    done = launch(CONFIG, f"--workdir={workdir}", "--config.seed=3")
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_run_writes_the_contract_s_files(finished):
+    workdir, output = finished
+    names = {"config.json", "metrics.jsonl", "checkpoints", "result.json"}
+    assert names | {"grid.png", "grid.npz", "digits.png"} <= {
+        path.name for path in workdir.iterdir()
+    }
+    assert "preset :smoke, seed 3" in output
+    assert "exact match" in output
+    assert "999+1 = " in output
+    lines = [
+        json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in lines] == [10, 20, 30]
+    assert lines[0]["loss"] > lines[-1]["loss"] > 0
+
+
+def test_result_has_the_contract_s_fields(finished):
+    workdir, _ = finished
+    result = json.loads((workdir / "result.json").read_text())
+    assert set(result) >= {
+        *("config", "seed", "git_commit", "dirty", "versions", "device", "num_params"),
+        *("steps", "samples", "train_seconds", "compile_seconds", "flops"),
+        *("eval_seconds", "exact_match", "cells"),
+    }
+    assert set(result["config"]) == {"name", "preset", "overrides", "full"}
+    assert result["config"]["overrides"] == {"seed": 3}
+    assert (result["seed"], result["steps"], result["samples"]) == (3, 30, 480)
+    assert set(result["exact_match"]) == {"id", "ood"}
+    assert result["num_params"] == 16224
+    cells = result["cells"]
+    assert {"a", "b", "correct", "total", "per_digit_correct"} == set(cells[0])
+    for name, belongs in (("id", lambda n: n <= 3), ("ood", lambda n: n > 3)):
+        chosen = [c for c in cells if belongs(max(c["a"], c["b"]))]
+        for key in ("correct", "total"):
+            assert result["exact_match"][name][key] == sum(c[key] for c in chosen)
+    grid = np.load(workdir / "grid.npz")
+    assert grid["lengths"].tolist() == [1, 2, 3, 4, 8, 12]
+    assert grid["total"].sum() == sum(c["total"] for c in cells)
+
+
+def test_same_command_again_trains_nothing(finished):
+    workdir, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+    done = launch(CONFIG, f"--workdir={workdir}", "--config.seed=3")
+    assert done.returncode == 0, done.stderr
+    assert "finished; nothing to train" in done.stdout
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def weights_in(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    built = Experiment.from_dict(config)
+    like = jax.eval_shape(lambda: train.make_state(built.model, built.optim, 0)).params
+    return checkpoint.restore_weights(workdir / "checkpoints", like, use_ema=False)[0]
+
+
+def test_same_seed_gives_identical_parameters_in_another_process(finished, tmp_path):
+    workdir, _ = finished
+    done = launch(CONFIG, f"--workdir={tmp_path}", "--config.seed=3", "--mode=train")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "result.json").exists()
+    jax.tree.map(
+        np.testing.assert_array_equal, weights_in(workdir), weights_in(tmp_path)
+    )
+    evaluated = launch(
+        CONFIG, f"--workdir={tmp_path}", "--config.seed=3", "--mode=eval"
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    first, second = (
+        json.loads((folder / "result.json").read_text())
+        for folder in (workdir, tmp_path)
+    )
+    for key in ("cells", "exact_match", "steps", "flops", "num_params", "sets"):
+        assert first[key] == second[key]
+
+
+def test_solver_answers_and_refuses(finished):
+    workdir, _ = finished
+    option = f"--checkpoint={workdir}"
+    done = launch("12+34", "5+6", option, module="-m arith_jax.solve")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    bad = launch("12*34", option, module="-m arith_jax.solve")
+    assert bad.returncode != 0
+    assert (
+        bad.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: expression '12*34' is not a sum; allowed:")
+    )
+
+
+def test_bad_input_ends_with_one_line_and_loses_nothing(finished):
+    workdir, _ = finished
+    other = launch(CONFIG, f"--workdir={workdir}", "--config.seed=4")
+    assert other.returncode != 0
+    assert other.stderr.strip().splitlines()[-1] == (
+        f"error: workdir {workdir} was made with another config; differing: "
+        "seed (there 3, here 4); choose another --workdir or the same config"
+    )
+    assert (workdir / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/abacus_add.py:huge"], "config argument 'huge' is unknown"),
+        (["--config=configs/no_such.py"], "configs/no_such.py"),
+        ([], "--config"),
+        ([CONFIG, "--config.model.widht=3"], "widht"),
+        ([CONFIG, "--config.train.steps=1.5"], "train.steps"),
+        ([CONFIG, "--config.model.width=31"], "model.width=31 is not a multiple"),
+        ([CONFIG, "stray"], "unexpected argument 'stray'"),
+    ],
+)
+def test_bad_command_lines_are_explained(arguments, message, tmp_path):
+    done = launch(*arguments, f"--workdir={tmp_path / 'new'}")
+    assert done.returncode != 0
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_solver_needs_a_run(tmp_path):
+    with pytest.raises(ValueError, match=r"no valid config.json in it; name"):
+        solve.load_solver(tmp_path)
+
+
+def test_evaluation_needs_a_checkpoint(smoke, tmp_path):
+    with pytest.raises(ValueError, match=r"no checkpoint in .*name a workdir"):
+        experiment.run(smoke, tmp_path, "eval")
+
+
+def test_evaluating_otherwise_is_allowed_in_eval_mode_only(smoke, tmp_path):
+    config = abacus_add.get_config("smoke")
+    runlog.write_json(tmp_path / "config.json", config.to_dict())
+    config.eval.grid_samples = 5
+    full = json.loads(config.to_json())
+    experiment.check_workdir(tmp_path, full, "eval")
+    with pytest.raises(ValueError, match=r"eval.grid_samples \(there 4, here 5\)"):
+        experiment.check_workdir(tmp_path, full, "train_and_eval")

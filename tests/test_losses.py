@@ -1,0 +1,87 @@
+import collections
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arith_jax import losses
+from arith_jax.data import Batch
+from tests.test_model import example_batch, init_params, looped
+
+
+def hand_batch():
+    ids = jnp.array([[5, 17, 2, 3], [4, 17, 1, 0]])
+    mask = jnp.array([[False, False, True, True], [False, False, True, False]])
+    return Batch(ids, jnp.zeros_like(ids), mask)
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.zeros((2, 4, 5)).at[0, 1, 2].set(2.0).at[1, 1, 1].set(1.0)
+    normal = lambda x: math.log(4 + math.exp(x)) - x
+    expected = (normal(2.0) + math.log(5) + normal(1.0)) / 3
+    found = losses.cross_entropy(logits, hand_batch())
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_tokens_before_counted_ones_have_a_gradient():
+    logits = jax.random.normal(jax.random.key(0), (2, 4, 5))
+    gradient = jax.grad(losses.cross_entropy)(logits, hand_batch())
+    used = jnp.any(gradient != 0, axis=-1)
+    assert used.tolist() == [
+        [False, True, True, False],
+        [False, True, False, False],
+    ]
+
+
+def test_rows_are_right_only_if_every_counted_token_is():
+    batch = hand_batch()
+    logits = jax.nn.one_hot(jnp.array([[9, 2, 3, 9], [9, 1, 9, 9]]), 10)
+    assert losses.correct_rows(logits, batch).tolist() == [True, True]
+    no_eos = jax.nn.one_hot(jnp.array([[9, 2, 4, 9], [9, 1, 9, 9]]), 10)
+    assert losses.correct_rows(no_eos, batch).tolist() == [False, True]
+    metrics = losses.measure(no_eos, batch, jnp.zeros(()))
+    assert float(metrics.token_accuracy) == pytest.approx(2 / 3)
+    assert float(metrics.exact_match) == 0.5
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_progressive_loss_is_the_convex_combination(tiny, alpha):
+    config = looped(tiny)
+    params, batch = init_params(config, jax.random.key(0)), example_batch()
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def part(params, weight):
+        return jax.value_and_grad(
+            lambda p: losses.progressive_loss(
+                config, p, batch, jax.random.key(3), jnp.asarray(1), 1, weight
+            )[0]
+        )(params)
+
+    full, full_gradient = part(params, 0.0)
+    random, random_gradient = part(params, 1.0)
+    assert abs(full - random) > 1e-4
+    value, gradient = part(params, alpha)
+    mix = lambda x, y: (1 - alpha) * x + alpha * y
+    assert float(value) == pytest.approx(float(mix(full, random)), rel=1e-5)
+    jax.tree.map(
+        lambda g, x, y: np.testing.assert_allclose(g, mix(x, y), atol=2e-5),
+        gradient,
+        full_gradient,
+        random_gradient,
+    )
+
+
+def test_depths_follow_the_paper_s_distribution(tiny):
+    config = looped(tiny, recurrences=4)
+    count = collections.Counter(losses.sample_depth(config, 0, s) for s in range(8000))
+    expected = {
+        (n, k): 1 / 4 / min(4 - n, 2) for n in range(4) for k in (1, 2) if k <= 4 - n
+    }
+    assert set(count) == set(expected)
+    for pair, share in expected.items():
+        assert count[pair] / 8000 == pytest.approx(share, abs=0.02)
+    assert losses.sample_depth(config, 0, 5) == losses.sample_depth(config, 0, 5)
+    assert losses.sample_depth(tiny, 0, 9) == (0, 1)

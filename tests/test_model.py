@@ -1,0 +1,357 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arith_jax import data, layers, model, tasks
+from arith_jax.experiment import Experiment
+from arith_jax.model import Transformer, make_context
+from configs.paper import addition
+
+SCHEMES = [
+    (),
+    ("abacus",),
+    ("learned",),
+    ("fire",),
+    ("rope",),
+    ("relative_abacus",),
+    ("rotary_abacus",),
+    ("abacus", "fire", "rope"),
+]
+VARIANTS = [
+    {},
+    {"norm": "post", "qk_norm": False, "head_mlp": True, "adapter": True},
+    {"recurrences": 2, "injection": "recurrence", "initial_state": "noise"},
+    {"injection": "layer", "init": "deepnorm"},
+    {"positions": (), "abacus_far": "bias", "length_scale": True},
+]
+
+
+init_params = jax.jit(model.init_params, static_argnums=0)
+forward = jax.jit(
+    model.forward, static_argnums=0, static_argnames=("num_trained", "train")
+)
+
+
+def with_positions(config, scheme):
+    far = "mask" if "relative_abacus" in scheme else "bias"
+    return dataclasses.replace(config, positions=scheme, abacus_far=far, table_size=64)
+
+
+def moved(params, seed=7):
+    """Parameters off their trivial initial values, so that no part is silent."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    noisy = [
+        x + 0.2 * jax.random.normal(k, x.shape)
+        for x, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def example_batch(count=3, digits=4):
+    task = tasks.Addition()
+    rows = jnp.array([[0, digits, digits, i] for i in range(count)])
+    width = task.row_width(digits, digits)
+    return data.evaluation_batch(task, jax.random.key(5), rows, digits, width)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_model_is_causal_by_gradients(tiny, scheme):
+    config = with_positions(tiny, scheme)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch(1)
+    context = make_context(batch.positions)
+    network = Transformer(config)
+    emb = jax.random.normal(jax.random.key(2), (*batch.ids.shape, config.width))
+
+    def logit_sum(emb, position):
+        state, _ = network.apply({"params": params}, emb, emb, context, method="core")
+        return network.apply({"params": params}, state, method="readout")[
+            0, position
+        ].sum()
+
+    gradient_of = jax.jit(jax.grad(logit_sum))
+    for position in (0, 5, batch.ids.shape[1] - 1):
+        gradient = jnp.abs(gradient_of(emb, position)[0]).sum(axis=1)
+        assert jnp.all(gradient[position + 1 :] == 0)
+        assert gradient[position] > 0
+
+
+def test_window_mask_cuts_far_digits_by_gradients(tiny):
+    config = dataclasses.replace(tiny, layers=1, abacus_window=1)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch(1, 8)
+    context = make_context(batch.positions)
+    network = Transformer(config)
+    emb = jax.random.normal(jax.random.key(2), (*batch.ids.shape, config.width))
+
+    def logit_sum(emb):
+        state, _ = network.apply({"params": params}, emb, emb, context, method="core")
+        return network.apply({"params": params}, state, method="readout")[0, 22].sum()
+
+    used = jnp.abs(jax.jit(jax.grad(logit_sum))(emb)[0]).sum(axis=1) > 0
+    own = int(batch.positions[0, 22])
+    assert own >= 4
+    for index, position in enumerate(batch.positions[0, :23].tolist()):
+        assert bool(used[index]) == (position == 0 or abs(position - own) <= 1)
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_scan_equals_a_python_loop_over_layers(tiny, changes):
+    config = dataclasses.replace(tiny, **changes)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    context = make_context(batch.positions)
+    network, layer = Transformer(config), layers.Layer(config)
+
+    def by_loop(params):
+        run = lambda method, *args: network.apply(
+            {"params": params}, *args, method=method
+        )
+        emb = run("embed", batch.ids, context)
+        key_state, _ = jax.random.split(jax.random.key(0))
+        state = model.initial_state(config, emb, key_state)
+        for _ in range(config.recurrences):
+            if config.injection == "recurrence":
+                state = state + emb
+            for index in range(config.layers):
+                own = jax.tree.map(lambda x, i=index: x[i], params["layers"])
+                state, _ = layer.apply({"params": own}, state, emb, context, None)
+        return run("readout", state)
+
+    def by_scan(params, unroll):
+        changed = dataclasses.replace(config, unroll=unroll)
+        return forward(changed, params, batch.ids, batch.positions)
+
+    loss = lambda p: jnp.sum(by_loop(p) ** 2)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    for unroll in (False, True) if not changes else (False,):
+        found = jax.value_and_grad(lambda p, u=unroll: jnp.sum(by_scan(p, u) ** 2))
+        found_value, found_gradient = found(params)
+        np.testing.assert_allclose(found_value, value, rtol=1e-5)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(
+                x, y, atol=1e-4 * (1 + float(jnp.max(jnp.abs(y))))
+            ),
+            found_gradient,
+            gradient,
+        )
+
+
+def looped(tiny, recurrences=4):
+    return dataclasses.replace(
+        tiny,
+        recurrences=recurrences,
+        max_backprop=2,
+        injection="recurrence",
+        initial_state="noise",
+    )
+
+
+@pytest.mark.parametrize(("n", "k"), [(0, 1), (2, 1), (1, 2), (3, 0)])
+def test_no_gradient_flows_through_the_first_recurrences(tiny, n, k):
+    config = looped(tiny)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    context, network = make_context(batch.positions), Transformer(config)
+
+    def by_stops(params):
+        run = lambda p, method, *args: network.apply(
+            {"params": p}, *args, method=method
+        )
+        emb = run(params, "embed", batch.ids, context)
+        key_state, _ = jax.random.split(jax.random.key(0))
+        state = model.initial_state(config, emb, key_state)
+        for index in range(n + k):
+            weights, injected = params, emb
+            if index < n:
+                state, weights, injected = jax.lax.stop_gradient((state, params, emb))
+            state, _ = run(weights, "core", state, injected, context)
+            if index < n:
+                state = jax.lax.stop_gradient(state)
+        return jnp.sum(run(params, "readout", state) ** 2)
+
+    def by_forward(params, num_frozen):
+        logits = forward(
+            config,
+            params,
+            batch.ids,
+            batch.positions,
+            num_frozen=num_frozen,
+            num_trained=k,
+        )
+        return jnp.sum(logits**2)
+
+    value, gradient = jax.jit(jax.value_and_grad(by_stops))(params)
+    found_value, found = jax.value_and_grad(by_forward)(params, jnp.asarray(n))
+    np.testing.assert_allclose(found_value, value, rtol=1e-5)
+    largest = max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(gradient))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4 * largest),
+        found,
+        gradient,
+    )
+    if k == 0:
+        for leaf in jax.tree.leaves((found["layers"], found["token"])):
+            assert jnp.all(leaf == 0)
+
+
+def test_depth_of_frozen_recurrences_matters(tiny):
+    config = looped(tiny)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    logits = [
+        forward(config, params, batch.ids, batch.positions, num_frozen=n, num_trained=1)
+        for n in (0, 3)
+    ]
+    assert jnp.max(jnp.abs(logits[0] - logits[1])) > 1e-2
+
+
+def test_relative_abacus_logits_are_unchanged_by_a_shift_of_all_ids(tiny):
+    config = dataclasses.replace(tiny, abacus_far="bias")
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    plain, shifted = (
+        forward(config, params, batch.ids, batch.positions + shift)
+        for shift in (0, 100)
+    )
+    np.testing.assert_allclose(plain, shifted, atol=1e-5)
+
+
+def test_abacus_table_is_unchanged_where_rows_move_to_equal_rows(tiny):
+    config = with_positions(tiny, ("abacus",))
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    table = params["abacus"]["embedding"]
+    shift = 30
+    table = table.at[1 + shift : 20 + shift].set(table[1:20])
+    params["abacus"]["embedding"] = table
+    offset = jnp.where(batch.positions > 0, batch.positions + shift, 0)
+    plain = forward(config, params, batch.ids, batch.positions)
+    moved_rows = forward(config, params, batch.ids, offset)
+    np.testing.assert_allclose(plain, moved_rows, atol=1e-6)
+    other = params | {"abacus": {"embedding": table.at[1 + shift, 0].add(1.0)}}
+    assert jnp.max(jnp.abs(forward(config, other, batch.ids, offset) - plain)) > 1e-3
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_permuting_the_batch_permutes_the_logits(tiny, scheme):
+    config = with_positions(tiny, scheme)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch(4)
+    order = jnp.array([2, 0, 3, 1])
+    plain = forward(config, params, batch.ids, batch.positions)
+    permuted = forward(config, params, batch.ids[order], batch.positions[order])
+    np.testing.assert_allclose(plain[order], permuted, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_padding_on_the_right_changes_nothing(tiny, scheme):
+    config = with_positions(tiny, scheme)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, 9)))
+    plain = forward(config, params, batch.ids, batch.positions)
+    padded = forward(config, params, pad(batch.ids), pad(batch.positions))
+    np.testing.assert_allclose(plain, padded[:, : plain.shape[1]], atol=5e-5)
+
+
+def test_key_noise_acts_in_training_only_and_by_key(tiny):
+    config = dataclasses.replace(tiny, key_noise=3.0)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+
+    def run(seed, train):
+        key = jax.random.key(seed)
+        return forward(config, params, batch.ids, batch.positions, key=key, train=train)
+
+    assert jnp.array_equal(run(1, False), run(2, False))
+    assert jnp.array_equal(run(1, True), run(1, True))
+    assert jnp.max(jnp.abs(run(1, True) - run(2, True))) > 1e-2
+    assert jnp.max(jnp.abs(run(1, True) - run(1, False))) > 1e-2
+
+
+def test_bfloat16_keeps_parameters_in_float32(tiny):
+    config = dataclasses.replace(tiny, dtype="bfloat16")
+    params, batch = init_params(config, jax.random.key(0)), example_batch()
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    full = forward(tiny, params, batch.ids, batch.positions)
+    half = forward(config, params, batch.ids, batch.positions)
+    assert half.dtype == jnp.float32
+    assert 1e-5 < jnp.max(jnp.abs(full - half)) < 0.3
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_parameters_are_arrays_and_layers_differ(tiny, changes):
+    config = dataclasses.replace(tiny, **changes)
+    params = init_params(config, jax.random.key(0))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+    kernel = params["layers"]["attention"]["qkv_kernel"]
+    assert kernel.shape == (config.layers, config.width, 3, config.width)
+    assert jnp.max(jnp.abs(kernel[0] - kernel[1])) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("argument", "count"),
+    [
+        ("arch=16x1,pos=abacus", 122_267_648),
+        ("arch=16x1,pos=nope", 121_743_360),
+        ("arch=16x1,pos=rope", 121_743_360),
+        ("arch=8x2,pos=learned", 63_514_624),
+        ("arch=4x4,pos=nope", 33_613_824),
+        ("arch=1x16,pos=abacus", 12_105_728),
+    ],
+)
+def test_paper_models_have_the_paper_s_parameter_counts(argument, count):
+    config = Experiment.from_dict(addition.get_config(argument).to_dict()).model
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    assert model.num_params(shapes) == count
+
+
+def test_deepnorm_standard_deviations(tiny):
+    config = dataclasses.replace(
+        tiny, width=128, heads=2, mlp_width=256, init="deepnorm", layers=2
+    )
+    params = init_params(config, jax.random.key(0))
+    gain = (8 * 2) ** -0.25
+    qkv = params["layers"]["attention"]["qkv_kernel"]
+    for index, expected in enumerate((1.0, 1.0, gain)):
+        assert jnp.std(qkv[:, :, index]) == pytest.approx(
+            expected * 128**-0.5, rel=0.03
+        )
+    w1 = params["layers"]["mlp"]["in"]["kernel"]
+    assert jnp.std(w1) == pytest.approx(gain * (2 / 384) ** 0.5, rel=0.03)
+    assert jnp.std(params["token"]["embedding"]) == pytest.approx(128**-0.5, rel=0.06)
+
+
+BAD = [
+    ({"width": 33}, r"model.width=33 is not a multiple of model.heads=2"),
+    ({"injection": "often"}, r"model.injection='often' is unknown; allowed: none"),
+    ({"norm": "pre"}, r"model.norm='pre' is unknown; allowed: post, sandwich"),
+    ({"dtype": "float16"}, r"model.dtype='float16' is unknown"),
+    ({"positions": ("alibi",)}, r"model.positions has 'alibi'; allowed: any of abacus"),
+    ({"initial_state": "noise"}, r"never shows the input"),
+    ({"max_backprop": 2}, r"model.max_backprop=2: must be between 1 and"),
+    ({"layers": 0}, r"model.layers=0: must be at least 1"),
+    ({"positions": ()}, r"model.abacus_far='mask' needs 'relative_abacus'"),
+    (
+        {"positions": ("rope",), "abacus_far": "bias", "width": 30},
+        r"rotary positions need an even head width, got 15",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_impossible_models_are_refused(tiny, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(tiny, **changes)
+
+
+def test_table_too_small_is_refused_and_the_needed_size_suffices(tiny):
+    config = dataclasses.replace(with_positions(tiny, ("abacus",)), table_size=30)
+    config.check_table(longest_number=21, max_offset=8)
+    with pytest.raises(ValueError, match=r"model.table_size=30 is too small.*need 31"):
+        config.check_table(longest_number=21, max_offset=9)
+    params = init_params(config, jax.random.key(0))
+    ids = jnp.full((1, 21), 5)
+    used = jnp.arange(1, 22)[None] + 8
+    assert jnp.all(jnp.isfinite(forward(config, params, ids, used)))
+    assert not jnp.all(jnp.isfinite(forward(config, params, ids, used + 1)))
+    learned = dataclasses.replace(with_positions(tiny, ("learned",)), table_size=30)
+    with pytest.raises(ValueError, match=r"rows of 31 tokens need 31 learned"):
+        learned.check_row(31)

@@ -1,0 +1,137 @@
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arith_jax import positions, vocab
+
+TEXTS = st.lists(st.sampled_from("0123456789+= "), min_size=24, max_size=24)
+
+
+def ids_of(symbols):
+    return jnp.array([vocab.ARITHMETIC.encode("".join(symbols))])
+
+
+def counted(symbols, offset, blanks_are_transparent):
+    count, found = 0, []
+    for symbol in symbols:
+        if symbol.isdigit():
+            count += 1
+            found.append(count + offset)
+        else:
+            if symbol != " " or not blanks_are_transparent:
+                count = 0
+            found.append(0)
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, st.integers(0, 50))
+def test_abacus_positions_equal_a_counting_loop(symbols, offset):
+    ids = ids_of(symbols)
+    is_digit = vocab.is_digit(ids)
+    plain = positions.abacus_positions(is_digit, offset)
+    assert plain[0].tolist() == counted(symbols, offset, False)
+    blank = positions.abacus_positions(is_digit, offset, ids == vocab.PAD)
+    assert blank[0].tolist() == counted(symbols, offset, True)
+
+
+def test_offset_is_per_example_and_leaves_non_digits_at_zero():
+    is_digit = vocab.is_digit(jnp.tile(ids_of("89+021="), (2, 1)))
+    found = positions.abacus_positions(is_digit, jnp.array([0, 10]))
+    assert found.tolist() == [[1, 2, 0, 1, 2, 3, 0], [11, 12, 0, 11, 12, 13, 0]]
+
+
+def test_next_position_continues_the_row():
+    text = "12+345=753"
+    whole = positions.abacus_positions(vocab.is_digit(ids_of(text)))[0]
+    position = jnp.zeros((1,), int)
+    for index, token in enumerate(vocab.ARITHMETIC.encode(text)):
+        is_digit = vocab.is_digit(jnp.array([token]))
+        position = positions.next_abacus_position(position, is_digit)
+        assert int(position[0]) == int(whole[index])
+
+
+def test_rotation_equals_a_loop():
+    x = np.asarray(jax.random.normal(jax.random.key(0), (1, 5, 2, 6)))
+    pos = np.array([[0, 1, 7, 3, 2]])
+    expected = np.zeros_like(x)
+    for t, h, i in itertools.product(range(5), range(2), range(3)):
+        angle = pos[0, t] * 10_000.0 ** (-i / 3)
+        first, second = x[0, t, h, i], x[0, t, h, i + 3]
+        expected[0, t, h, i] = first * math.cos(angle) - second * math.sin(angle)
+        expected[0, t, h, i + 3] = second * math.cos(angle) + first * math.sin(angle)
+    found = positions.rotate(jnp.array(x), jnp.array(pos))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_rotated_logits_depend_on_differences_only():
+    q, k = jax.random.normal(jax.random.key(1), (2, 1, 4, 1, 8))
+    pos = jnp.array([[3, 1, 4, 1]])
+    logits = [
+        jnp.einsum(
+            "bthc,bshc->bts",
+            positions.rotate(q, pos + shift),
+            positions.rotate(k, pos + shift),
+        )
+        for shift in (0, 40)
+    ]
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
+
+
+def test_relative_abacus_bias_equals_a_loop():
+    query, key = jnp.array([[5, 0, 2]]), jnp.array([[1, 2, 3, 4, 5, 6, 9, 0]])
+    weight = jax.random.normal(jax.random.key(0), (7, 2))
+    module = positions.RelativeAbacusBias(heads=2, window=2)
+    found = module.apply({"params": {"bias": weight}}, query, key)
+    for h, t, s in itertools.product(range(2), range(3), range(8)):
+        difference = max(-3, min(3, int(query[0, t] - key[0, s])))
+        assert found[0, h, t, s] == pytest.approx(20 * float(weight[difference + 3, h]))
+
+
+def test_relative_abacus_bias_is_unchanged_by_a_shift_of_all_ids():
+    ids = jax.random.randint(jax.random.key(0), (2, 9), 0, 12)
+    weight = jax.random.normal(jax.random.key(1), (5, 3))
+    module = positions.RelativeAbacusBias(heads=3, window=1)
+    found = [
+        module.apply({"params": {"bias": weight}}, ids + shift, ids + shift)
+        for shift in (0, 123)
+    ]
+    assert jnp.array_equal(*found)
+
+
+def test_window_hides_far_digits_only():
+    query, key = jnp.array([[5, 0]]), jnp.array([[1, 3, 5, 7, 8, 0]])
+    hidden = positions.out_of_window(query, key, 2)
+    assert hidden[0, 0].tolist() == [True, False, False, False, True, False]
+    assert hidden[0, 1].tolist() == [False, True, True, True, True, False]
+
+
+def test_fire_equals_a_loop():
+    module = positions.FireBias(heads=2, hidden=4)
+    pos = jnp.arange(7)[None]
+    params = module.init(jax.random.key(0), pos, pos)["params"]
+    params = jax.tree.map(
+        lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), params
+    )
+    # Both branches of the threshold: |m * 512| is about 3.
+    params["multiplier"] = jnp.array(-3.2 / 512)
+    found = module.apply({"params": params}, pos, pos)
+    p = jax.tree.map(np.asarray, params)
+    for i, j in itertools.product(range(7), range(7)):
+        c, threshold = float(p["slope"]), abs(float(p["multiplier"]) * 512)
+        z = math.log1p(abs(c * (i - j)))
+        z /= math.log1p(abs(c * max(i, threshold))) + 1e-6
+        hidden = np.maximum(z * p["hidden"]["kernel"][0] + p["hidden"]["bias"], 0)
+        expected = hidden @ p["out"]["kernel"] + p["out"]["bias"]
+        np.testing.assert_allclose(found[0, :, i, j], expected, atol=1e-5)
+
+
+def test_log_length_factor_is_one_at_its_reference():
+    factor = positions.log_length_factor(jnp.array([[31, 1023]]))
+    np.testing.assert_allclose(factor, [[1.0, 2.0]], rtol=1e-6)
