@@ -30,8 +30,5 @@ def get_config(argument: str = "") -> ConfigDict:
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
         base.shrink_to_cpu(c)
-        c.data.max_offset = 40
-        c.eval.grid_digits = 50
-        c.eval.diagonal = (100,)
-        c.eval.set_lengths = (10, 20, 40)
+        c.model.length_scale, c.model.key_noise = False, 0.0
     return c
