@@ -18,10 +18,6 @@ from arith_jax.model_config import ModelConfig
 
 # A cell's lengths and how many examples of it: (a, b, count).
 CellRequest = tuple[int, int, int]
-# Kind of operands (index into tasks.OPERANDS), lengths a and b, number of the example.
-Row = tuple[int, int, int, int]
-# By kind and lengths: rows that are right, and rows whose answer token i is right.
-Counts = dict[tuple[int, int, int], tuple[int, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +46,11 @@ class EvalConfig:
             raise ValueError(
                 f"eval.buckets={self.buckets}: needs at least one width in tokens"
             )
-        if self.grid_digits > 0 and self.grid_stride < 1:
-            raise ValueError(f"eval.grid_stride={self.grid_stride}: must be at least 1")
+        if self.grid_digits > 0 and min(self.grid_stride, self.grid_samples) < 1:
+            raise ValueError(
+                f"eval.grid_stride={self.grid_stride} and eval.grid_samples="
+                f"{self.grid_samples}: must be at least 1; for no grid, grid_digits=0"
+            )
 
     def grid_lengths(self) -> list[int]:
         """Operand lengths of the grid's rows and columns: 1, then every stride."""
@@ -162,50 +161,63 @@ def exact_match(
     """
     task = data.make_task()
     kinds = list(tasks.OPERANDS)
-    buckets: dict[int, list[Row]] = {}
+    buckets: dict[int, list[tuple[str, CellRequest]]] = {}
     for kind, cells in requests.items():
-        for a, b, count in cells:
-            bucket = buckets.setdefault(config.bucket(task.row_width(a, b)), [])
-            bucket.extend((kinds.index(kind), a, b, i) for i in range(count))
-    counts: Counts = {}
-    for width, rows in sorted(buckets.items()):
-        digits = round_up(max(max(a, b) for _, a, b, _ in rows), 8)
-        # A small bucket is one batch; a power of two, so that programs are shared.
-        fitting = 1 << (len(rows) - 1).bit_length()
-        size = min(batch_rows(config, model, width), fitting)
-        grade = grader(model, data, config.seed, digits, width)
-        pending = []
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            padded = part + part[-1:] * (size - len(part))
-            pending.append((part, grade(params, jnp.array(padded, jnp.int32))))
-            # Two batches in flight keep the device busy and the memory bounded.
-            if len(pending) == 2:
-                count_rows(counts, *pending.pop(0))
-        for graded in pending:
-            count_rows(counts, *graded)
-
-    def cell(kind: str, a: int, b: int, total: int) -> Cell:
-        correct, per_digit = counts.get((kinds.index(kind), a, b), (0, np.zeros(0)))
-        tokens = task.longest_number(a, b) + 1
-        return Cell(a, b, correct, total, per_digit[:tokens].tolist())
-
+        for request in cells:
+            width = config.bucket(task.row_width(*request[:2]))
+            buckets.setdefault(width, []).append((kind, request))
+    graded: dict[tuple[str, CellRequest], Cell] = {}
+    for width, cells in sorted(buckets.items()):
+        digits = round_up(max(max(request[:2]) for _, request in cells), 8)
+        counts = np.array([request[2] for _, request in cells])
+        # Row (k, a, b, i) is example i of a cell; `owner` says of which.
+        owner = np.repeat(np.arange(len(cells)), counts)
+        named = np.array([(kinds.index(kind), *lengths) for kind, lengths in cells])
+        example = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = np.column_stack([named[owner, :3], example]).astype(np.int32)
+        right, digits_right = grade_rows(
+            model, data, config, params, rows, digits, width
+        )
+        correct = np.bincount(owner, right, len(cells)).astype(int)
+        per_digit = np.zeros((len(cells), digits_right.shape[1]), np.int64)
+        np.add.at(per_digit, owner, digits_right)
+        for index, (kind, (a, b, total)) in enumerate(cells):
+            tokens = per_digit[index, : task.longest_number(a, b) + 1]
+            cell = Cell(a, b, int(correct[index]), total, tokens.tolist())
+            graded[kind, (a, b, total)] = cell
     return {
-        kind: [cell(kind, *request) for request in cells]
+        kind: [graded[kind, request] for request in cells]
         for kind, cells in requests.items()
     }
 
 
-def count_rows(
-    counts: Counts,
-    rows: Sequence[Row],
-    graded: tuple[Bool[Array, " b"], Bool[Array, "b d"]],
-) -> None:
-    """Adds the counts of one batch to the cells; padding rows are dropped."""
-    rights, digits = (np.asarray(part)[: len(rows)] for part in graded)
-    for (kind, a, b, _), right, digit in zip(rows, rights, digits, strict=True):
-        correct, per_digit = counts.get((kind, a, b), (0, 0))
-        counts[kind, a, b] = (correct + int(right), per_digit + digit.astype(np.int64))
+def grade_rows(
+    model: ModelConfig,
+    data: DataConfig,
+    config: EvalConfig,
+    params: Any,
+    rows: np.ndarray,
+    digits: int,
+    width: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right rows [n] and right answer tokens [n, d] of one bucket, batch by batch."""
+    # A small bucket is one batch; a power of two, so that programs are shared.
+    fitting = 1 << max(len(rows) - 1, 0).bit_length()
+    size = min(batch_rows(config, model, width), fitting)
+    grade = grader(model, data, config.seed, digits, width)
+    found, pending = [], []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        padded = np.pad(part, ((0, size - len(part)), (0, 0)), mode="edge")
+        pending.append(grade(params, jnp.array(padded)))
+        # Two batches in flight keep the device busy and the memory bounded.
+        if len(pending) == 2:
+            found.append(jax.device_get(pending.pop(0)))
+    found += [jax.device_get(batch) for batch in pending]
+    right, digits_right = (
+        np.concatenate(parts)[: len(rows)] for parts in zip(*found, strict=True)
+    )
+    return right, digits_right
 
 
 def batch_rows(config: EvalConfig, model: ModelConfig, width: int) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 
@@ -27,21 +29,16 @@ def grid_arrays(
     return lengths, correct, total
 
 
-def draw_grid(
-    path: pathlib.Path,
-    cells: Sequence[Mapping[str, Any]],
-    max_digits: int,
-    title: str,
-) -> None:
-    """Heat map of exact match over both operand lengths, the trained square drawn.
+def draw_grid_panel(
+    axes: Axes, cells: Sequence[Mapping[str, Any]], max_digits: int
+) -> QuadMesh:
+    """Exact match over both operand lengths, the trained square drawn.
 
     Lengths that were not evaluated take the colour of the next longer one that was.
     """
     lengths, correct, total = grid_arrays(cells)
     share = np.where(total > 0, 100 * correct / np.maximum(total, 1), np.nan)
     edges = np.concatenate([[0.5], lengths + 0.5])
-    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
     # Colour-blind safe, and darker is worse: a perfect grid is bright.
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="lightgrey")
     mesh = axes.pcolormesh(edges, edges, share, cmap=colours, vmin=0, vmax=100)
@@ -54,6 +51,19 @@ def draw_grid(
         label="trained lengths",
     )
     axes.set_aspect("equal")
+    return mesh
+
+
+def draw_grid(
+    path: pathlib.Path,
+    cells: Sequence[Mapping[str, Any]],
+    max_digits: int,
+    title: str,
+) -> None:
+    """Heat map of exact match over both operand lengths, as a file."""
+    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    mesh = draw_grid_panel(axes, cells, max_digits)
     axes.set_xlabel("digits of the second operand")
     axes.set_ylabel("digits of the first operand")
     axes.set_title(title, fontsize=11)

@@ -114,7 +114,7 @@ def test_requests_cover_training_grid_diagonal_and_sets(smoke):
     ("changes", "message"),
     [
         ({"token_budget": 0}, r"eval.token_budget=0 and eval.logit_budget="),
-        ({"grid_stride": 0}, r"eval.grid_stride=0: must be at least 1"),
+        ({"grid_stride": 0}, r"eval.grid_stride=0 and eval.grid_samples=4"),
         ({"buckets": ()}, r"eval.buckets=\(\): needs at least one width"),
     ],
 )
