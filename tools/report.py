@@ -26,7 +26,7 @@ README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "images" / "grids.png"
 PANELS = {
     "nope_add_cpu_s0": "no positions (NoPE)",
-    "abacus_table_add_cpu_s0": "learned Abacus table",
+    "abacus_soft_add_cpu_s0": "relative Abacus bias",
     "abacus_add_cpu_s0": "arith_jax: Abacus window",
 }
 ROWS = ("abacus_add_cpu", "abacus_add_gpu", "abacus_soft_add_cpu")
@@ -171,6 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.add:
         add(options.add)
+        return
     results = load()
     text = README.read_text()
     made = replaced(text, "headline", headline(results))
