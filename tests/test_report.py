@@ -52,7 +52,9 @@ def test_dirty_results_are_refused(tmp_path):
 
 
 def test_percentages_are_never_rounded_up():
-    assert report.share({"correct": 99_999, "total": 100_000}) == "99.99"
+    assert report.share({"correct": 999_999, "total": 1_000_000}) == "99.9999"
+    assert report.share({"correct": 9_999_999, "total": 10_000_000}) == "99.9999"
+    assert report.share({"correct": 2, "total": 3}) == "66.66"
     assert report.share({"correct": 7, "total": 7}) == "100"
     assert report.share(None) == "-"
     assert runlog.percent(999_999, 1_000_000) == "99.99% (999,999/1,000,000)"

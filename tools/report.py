@@ -58,12 +58,14 @@ def add(workdir: pathlib.Path) -> None:
 
 
 def share(counts: Mapping[str, int] | None) -> str:
-    """A percentage, never rounded up to 100."""
+    """A percentage, cut and not rounded, so that an error never reads as 100."""
     if not counts or not counts["total"]:
         return "-"
     if counts["correct"] == counts["total"]:
         return "100"
-    return f"{min(100 * counts['correct'] / counts['total'], 99.99):.2f}"
+    digits = 4 if counts["correct"] > 0.99 * counts["total"] else 2
+    cut = 10**digits * 100 * counts["correct"] // counts["total"]
+    return f"{cut / 10**digits:.{digits}f}"
 
 
 def diagonal(result: Mapping[str, Any], length: int) -> Mapping[str, int] | None:
