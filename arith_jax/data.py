@@ -70,7 +70,9 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def answer_mask(ids: Int[Array, "b t"], equals: int) -> Bool[Array, "b t"]:
+def answer_mask(
+    ids: Int[Array, "b t"], equals: Int[Array, ""] | int
+) -> Bool[Array, "b t"]:
     """True for every token after `=` that is not `PAD`."""
     after = jnp.cumsum(ids == equals, axis=1) - (ids == equals) > 0
     return after & (ids != vocab.PAD)

@@ -23,7 +23,7 @@ def empty_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
     return Cache(zeros, zeros)
 
 
-@partial(jax.jit, static_argnums=(0, 4))
+@partial(jax.jit, static_argnums=(0, 4, 6))
 def decode(
     config: ModelConfig,
     params: Any,
@@ -31,6 +31,7 @@ def decode(
     lengths: Int[Array, " b"],
     num_new: int,
     abacus: Int[Array, "b p"],
+    stop: bool = True,
 ) -> Int[Array, "b {num_new}"]:
     """Greedy continuation of prompts of different lengths, with cached keys and values.
 
@@ -44,9 +45,10 @@ def decode(
         lengths: Tokens of each prompt, at least 1.
         num_new: Tokens to generate; static.
         abacus: Abacus id of each prompt token; 0 at the padding.
+        stop: Whether all tokens after the first `EOS` of a row are `PAD`; static.
 
     Returns:
-        Generated tokens; after the first `EOS` of a row all are `PAD`.
+        Generated tokens.
     """
     model = Transformer(config)
     b, p = prompts.shape
@@ -85,7 +87,7 @@ def decode(
     def generate(carry: Any, step: Int[Array, ""]) -> tuple[Any, Int[Array, " b"]]:
         logits, previous, key_abacus, cache, done = carry
         token = jnp.where(done, vocab.PAD, jnp.argmax(logits, axis=-1))
-        done = done | (token == vocab.EOS)
+        done = done | (stop & (token == vocab.EOS))
         here = lengths + step
         own = positions.next_abacus_position(previous, vocab.is_digit(token))
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)

@@ -55,12 +55,24 @@ def matrix_init(config: ModelConfig) -> nn.initializers.Initializer:
 
 
 def qkv_init(config: ModelConfig) -> nn.initializers.Initializer:
-    """Initialiser of the [d, 3, f] kernel of queries, keys and values."""
+    """Initialiser of the [d, 3, f] kernel of queries, keys and values.
+
+    Source:
+        The original scales the last third of the ROWS of its fused matrix by the value
+        gain. Where rows are grouped by head (its `self-attention`, used by FIRE and
+        RoPE) that hits all of the last heads and not the values:
+        `qkv_gain_quirk` does the same.
+    """
     value_gain = deepnorm_gain(config) if config.init == "deepnorm" else 1.0
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32):
         # d -> f are square here, so xavier and fan-in scaling agree at gain 1.
-        gains = jnp.array([1.0, 1.0, value_gain], dtype)[None, :, None]
+        rows = jnp.arange(3 * shape[2]).reshape(3, shape[2])
+        if config.qkv_gain_quirk:
+            part, column = jnp.divmod(rows, shape[2])
+            head, place = jnp.divmod(column, config.head_width)
+            rows = (3 * head + part) * config.head_width + place
+        gains = jnp.where(rows < 2 * shape[2], 1.0, value_gain).astype(dtype)[None]
         return jax.random.normal(key, shape, dtype) * gains * shape[0] ** -0.5
 
     return init

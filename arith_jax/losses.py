@@ -30,16 +30,38 @@ def targets(batch: Batch) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
     return jnp.roll(batch.ids, -1, axis=1), mask
 
 
-def cross_entropy(logits: Float[Array, "b t v"], batch: Batch) -> Float[Array, ""]:
-    """Mean over the counted tokens of the micro-batch, in nats.
+def cross_entropy(
+    logits: Float[Array, "b t v"], batch: Batch, reduction: str = "mean"
+) -> Float[Array, ""]:
+    """Cross-entropy of the answer and `EOS`, in nats.
+
+    Args:
+        logits: At every position.
+        batch: Rows and what counts in them.
+        reduction: `mean` over the counted tokens of the micro-batch, so long answers
+            weigh more than short ones; `none` divides the same sum by all positions
+            but the last.
 
     Source:
-        The original with `mask_before_equals=True`, `loss_reduction=mean`: long
-        answers weigh more than short ones.
+        The original with `mask_before_equals=True`. Its `loss_reduction=none`
+        (multiplication) is not a mean per sample, despite its name and comment.
     """
     labels, mask = targets(batch)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.sum(losses * mask) / jnp.sum(mask)
+    rows, width = mask.shape
+    count = jnp.sum(mask) if reduction == "mean" else rows * (width - 1)
+    return jnp.sum(losses * mask) / count
+
+
+def throttle_factor(config: ModelConfig) -> float:
+    """The original's `throttle`: a constant on the training loss.
+
+    Source:
+        (1 + min(R / 4, m / 2)) / m with m = `max_backprop`; it does not divide the
+        block's gradients by the number of recurrences, as the original's text says.
+    """
+    most = config.max_backprop
+    return (1 + min(config.recurrences / 4, most / 2)) / most
 
 
 def correct_rows(logits: Float[Array, "b t v"], batch: Batch) -> Bool[Array, " b"]:
@@ -70,6 +92,8 @@ def progressive_loss(
     num_frozen: Int[Array, ""] | int,
     num_trained: int,
     alpha: float,
+    reduction: str = "mean",
+    throttle: bool = False,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Convex combination of a full-depth pass and a pass of random depth.
 
@@ -80,9 +104,11 @@ def progressive_loss(
 
     Source:
         McLeish et al. 2024, section 3; the original skips a term whose factor is 0,
-        and so does this.
+        and so does this. For alpha strictly between 0 and 1, which no experiment of
+        the paper uses, it draws a second Abacus offset; here both passes share one.
     """
     key_full, key_random = jax.random.split(key)
+    factor = throttle_factor(config) if throttle else 1.0
 
     def one_pass(key: PRNGKeyArray, n: Int[Array, ""] | int, k: int):
         logits = forward(
@@ -95,7 +121,7 @@ def progressive_loss(
             key=key,
             train=True,
         )
-        return cross_entropy(logits, batch), logits
+        return factor * cross_entropy(logits, batch, reduction), logits
 
     if config.recurrences == 1:
         loss, logits = one_pass(key_random, 0, 1)

@@ -133,6 +133,7 @@ def forward(
     num_trained: int | None = None,
     key: PRNGKeyArray | None = None,
     train: bool = False,
+    state: Float[Array, "b t d"] | None = None,
 ) -> Float[Array, "b t v"]:
     """Logits after `num_frozen` recurrences without gradient and then `num_trained`.
 
@@ -146,6 +147,7 @@ def forward(
         num_trained: k, recurrences with gradient; static. Default: all.
         key: Decides the random initial state and the key noise; default a fixed key.
         train: Whether key noise is on.
+        state: State before the first recurrence; default: what the config says.
     """
     model = Transformer(config)
     context = make_context(abacus)
@@ -158,14 +160,17 @@ def forward(
         return model.apply({"params": weights}, *args, method=method, rngs=rngs)
 
     emb = run(params, "embed", ids, context)
-    state = initial_state(config, emb, key_state)
+    if state is None:
+        state = initial_state(config, emb, key_state)
     if not (isinstance(num_frozen, int) and num_frozen == 0):
         frozen = jax.lax.stop_gradient((params, emb, state))
 
         def frozen_step(index: Int[Array, ""], state: Float[Array, "b t d"]):
             return run(frozen[0], "core", state, frozen[1], context, index=index)[0]
 
-        state = jax.lax.fori_loop(0, num_frozen, frozen_step, frozen[2])
+        reached = jax.lax.fori_loop(0, num_frozen, frozen_step, frozen[2])
+        # Without frozen recurrences the gradient also reaches the initial state.
+        state = jnp.where(jnp.asarray(num_frozen) > 0, reached, state)
 
     def step(state: Float[Array, "b t d"], index: Int[Array, ""]):
         return run(params, "core", state, emb, context, index=index)[0], None

@@ -28,6 +28,7 @@ class ModelConfig:
     head_mlp: bool
     adapter: bool
     init: str
+    qkv_gain_quirk: bool
     qk_norm: bool
     qk_gain: float
     length_scale: bool
@@ -79,6 +80,11 @@ class ModelConfig:
             raise ValueError(
                 f"model.max_backprop={self.max_backprop}: must be between 1 and "
                 f"model.recurrences={self.recurrences}"
+            )
+        if self.qkv_gain_quirk and self.init != "deepnorm":
+            raise ValueError(
+                f"model.qkv_gain_quirk=True needs model.init='deepnorm', "
+                f"got {self.init!r}"
             )
         if self.abacus_far == "mask" and "relative_abacus" not in self.positions:
             raise ValueError(

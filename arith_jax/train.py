@@ -25,6 +25,8 @@ class TrainConfig:
     steps: int
     minutes: float
     alpha: float
+    loss_reduction: str
+    throttle: bool
     log_every: int
     checkpoint_minutes: float
     tensorboard: bool
@@ -37,6 +39,11 @@ class TrainConfig:
             )
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"train.alpha={self.alpha}: must be between 0 and 1")
+        if self.loss_reduction not in ("mean", "none"):
+            raise ValueError(
+                f"train.loss_reduction={self.loss_reduction!r} is unknown; "
+                "allowed: mean, none"
+            )
 
 
 class Accumulation(struct.PyTreeNode):
@@ -67,20 +74,22 @@ class TrainState(struct.PyTreeNode):
 
 def make_state(model: ModelConfig, config: optim.OptimConfig, seed: int) -> TrainState:
     """Fresh state of a run."""
-    params = init_params(model, jax.random.key(seed))
+    return state_from(config, init_params(model, jax.random.key(seed)))
+
+
+def state_from(config: optim.OptimConfig, params: Any) -> TrainState:
+    """State before the first step of training the given parameters."""
+    zero = jnp.zeros((), jnp.int32)
     accumulation = None
     if config.accumulates:
-        accumulation = Accumulation(
-            jax.tree.map(jnp.zeros_like, params),
-            jnp.zeros((), jnp.int32),
-            optim.micro_batches(config, 0.0),
-        )
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        accumulation = Accumulation(zeros, jnp.copy(zero), jnp.copy(zero))
+    # Copies: donated buffers must not appear twice.
     return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        updates=jnp.zeros((), jnp.int32),
+        step=zero,
+        updates=jnp.copy(zero),
         params=params,
         opt_state=optim.make_optimizer(config).init(params),
-        # A copy: donated buffers must not appear twice.
         ema=jax.tree.map(jnp.copy, params) if config.ema_decay > 0 else None,
         accumulation=accumulation,
     )
@@ -113,30 +122,28 @@ def accumulate_gradients(
     gradients: Any,
     fraction: Float[Array, ""],
 ) -> TrainState:
-    """Adds a micro-batch; updates once enough are gathered, then sets the next size.
+    """Adds a micro-batch, and updates once enough are gathered.
 
     Each micro-batch counts 1 / wanted, as the original divides its losses.
     """
     gathered = state.accumulation
-    assert gathered is not None
-    total = jax.tree.map(
-        lambda s, g: s + g / gathered.wanted, gathered.gradients, gradients
-    )
+    # The size is set when an update begins, from the budget used up by then.
+    begins = gathered.count == 0
+    wanted = jnp.where(begins, optim.micro_batches(config, fraction), gathered.wanted)
+    total = jax.tree.map(lambda s, g: s + g / wanted, gathered.gradients, gradients)
     count = gathered.count + 1
 
     def update(state: TrainState) -> TrainState:
         state = apply_gradients(config, state, total, fraction)
-        empty = Accumulation(
-            jax.tree.map(jnp.zeros_like, total),
-            jnp.zeros_like(count),
-            optim.micro_batches(config, fraction),
+        zeros = jax.tree.map(jnp.zeros_like, total)
+        return state.replace(
+            accumulation=Accumulation(zeros, jnp.zeros_like(count), wanted)
         )
-        return state.replace(accumulation=empty)
 
     def wait(state: TrainState) -> TrainState:
-        return state.replace(accumulation=Accumulation(total, count, gathered.wanted))
+        return state.replace(accumulation=Accumulation(total, count, wanted))
 
-    return jax.lax.cond(count >= gathered.wanted, update, wait, state)
+    return jax.lax.cond(count >= wanted, update, wait, state)
 
 
 def train_step(
@@ -164,7 +171,15 @@ def train_step(
 
     def loss_of(params: Any) -> tuple[Float[Array, ""], losses.Metrics]:
         return losses.progressive_loss(
-            model, params, batch, key_model, num_frozen, num_trained, config.alpha
+            model,
+            params,
+            batch,
+            key_model,
+            num_frozen,
+            num_trained,
+            config.alpha,
+            config.loss_reduction,
+            config.throttle,
         )
 
     gradients, metrics = jax.grad(loss_of, has_aux=True)(state.params)

@@ -56,8 +56,15 @@ class Vocab:
         return text
 
 
-# The last character is the literal space: it has an id but is never produced.
+# The literal space (id 18) has an id but is never produced.
 ARITHMETIC = Vocab("0123456789+-x= ")
+# Index hints of addition, and the keys of sorting.
+HINTS = (
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwyz"
+    "!@£#$%^&*()~?.,<>{}[]:;/|βΓΔδεζηθκΛλμΞξΠπΣςτΦφχΨψΩω"
+)
+INDEX = Vocab("0123456789+-x= " + HINTS)
+SORT = Vocab("0123456789D,:= " + "".join(c for c in HINTS if c not in "D,:"))
 
 
 def is_digit(ids: Int[Array, "*dims"]) -> Bool[Array, "*dims"]:

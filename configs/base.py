@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     c.model.head_mlp = False  # the original's extra MLP before the final norm
     c.model.adapter = False  # the original's extra square matrix before the decoder
     c.model.init = "lecun"  # or deepnorm, as in the original
+    c.model.qkv_gain_quirk = False  # deepnorm's value gain on wrong rows (layers)
     c.model.qk_norm = True  # queries and keys of unit RMS, learned scale per head
     c.model.qk_gain = 2.0  # that scale at the start
     c.model.length_scale = False  # logits times ln(visible keys + 1) / ln 32
@@ -74,6 +75,8 @@ def get_config() -> ConfigDict:
     c.train.steps = 400  # budget in micro-batches, or 0
     c.train.minutes = 0.0  # budget in minutes without compilation, or 0
     c.train.alpha = 1.0  # progressive loss: weight of the random-depth pass
+    c.train.loss_reduction = "mean"  # over counted tokens; none: over all positions
+    c.train.throttle = False  # the original's constant factor for looped models
     c.train.log_every = 10  # steps between lines of metrics.jsonl
     c.train.checkpoint_minutes = 5.0  # between checkpoints
     c.train.tensorboard = False  # also write event files (needs tensorboardX)

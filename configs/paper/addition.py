@@ -53,6 +53,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.model.norm, c.model.norm_eps = "post", 1e-12
     c.model.head_mlp = c.model.adapter = True
     c.model.init = "deepnorm"
+    # The original's attention for FIRE and RoPE lays out heads otherwise.
+    c.model.qkv_gain_quirk = bool({"fire", "rope"} & set(c.model.positions))
     c.model.qk_norm = False
     c.optim.optimizer = "adamw"
     c.optim.learning_rate = 1e-4
