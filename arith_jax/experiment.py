@@ -171,7 +171,7 @@ def run_training(
 
 def metrics_record(
     experiment: Experiment, progress: train.Progress
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """What the log keeps of a step."""
     samples = progress.step * experiment.optim.micro_batch_size
     return {

@@ -98,6 +98,7 @@ class RunLog:
         tensorboard: bool,
         console: rich.console.Console,
     ):
+        self._board = open_tensorboard(folder) if tensorboard else None
         path = folder / "metrics.jsonl"
         kept = []
         if path.exists():
@@ -107,9 +108,6 @@ class RunLog:
         self._file = path.open("a", buffering=1)
         self._every = every
         self._console = console
-        self._board = None
-        if tensorboard:
-            self._board = open_tensorboard(folder)
         self._last_shown = 0.0
         columns = ("{task.description}", "{task.fields[status]}")
         self._bar = rich.progress.Progress(
@@ -132,7 +130,7 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
-    def step(self, record: Mapping[str, float], fraction: float) -> None:
+    def step(self, record: Mapping[str, float | int], fraction: float) -> None:
         """Shows one step and, every `every` steps, writes its record.
 
         Args:

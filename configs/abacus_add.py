@@ -13,11 +13,7 @@ from configs import base
 
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
-    options, preset = base.split_argument(argument)
-    base.refuse_rest(options)
-    c = base.get_config()
-    c.name = "abacus_add"
-    c.preset = preset or base.preset_for_device()
+    c = base.start(argument, "abacus_add")
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":

@@ -12,11 +12,7 @@ from configs import base
 
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
-    options, preset = base.split_argument(argument)
-    base.refuse_rest(options)
-    c = base.get_config()
-    c.name = "abacus_soft_add"
-    c.preset = preset or base.preset_for_device()
+    c = base.start(argument, "abacus_soft_add")
     c.model.abacus_far = "bias"
     c.model.length_scale = True
     c.model.key_noise = 2.0

@@ -11,11 +11,7 @@ from configs import base
 
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
-    options, preset = base.split_argument(argument)
-    base.refuse_rest(options)
-    c = base.get_config()
-    c.name = "abacus_table_add"
-    c.preset = preset or base.preset_for_device()
+    c = base.start(argument, "abacus_table_add")
     c.data.max_offset = 100
     c.data.width_multiple = 64
     c.model.positions = ("abacus",)

@@ -121,6 +121,16 @@ def split_argument(argument: str) -> tuple[dict[str, str], str]:
     return options, preset
 
 
+def start(argument: str, name: str) -> ConfigDict:
+    """All knobs, for an experiment of ours; the argument is a preset or empty."""
+    options, preset = split_argument(argument)
+    refuse_rest(options)
+    c = get_config()
+    c.name = name
+    c.preset = preset or preset_for_device()
+    return c
+
+
 def choose(options: dict[str, str], key: str, default: str, *allowed: str) -> str:
     """Takes an option out of the parsed ones.
 
@@ -175,7 +185,7 @@ def shrink_to_smoke(c: ConfigDict) -> None:
     c.model.layers = min(c.model.layers, 2)
     c.model.recurrences = min(c.model.recurrences, 2)
     c.model.max_backprop = min(c.model.max_backprop, c.model.recurrences)
-    c.model.dtype = "float32"
+    c.model.dtype, c.model.unroll = "float32", False
     c.optim.batch_size = 16 if c.optim.batch_size == c.optim.micro_batch_size else 32
     c.optim.micro_batch_size = 16
     c.train.steps, c.train.minutes = 30, 0.0

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import functools
 import math
 
@@ -47,8 +48,7 @@ def test_rows_are_right_only_if_every_counted_token_is():
     assert float(metrics.exact_match) == 0.5
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_progressive_loss_is_the_convex_combination(tiny, alpha):
+def test_progressive_loss_is_the_convex_combination(tiny):
     config = looped(tiny)
     params, batch = init_params(config, jax.random.key(0)), example_batch()
 
@@ -63,8 +63,8 @@ def test_progressive_loss_is_the_convex_combination(tiny, alpha):
     full, full_gradient = part(params, 0.0)
     random, random_gradient = part(params, 1.0)
     assert abs(full - random) > 1e-4
-    value, gradient = part(params, alpha)
-    mix = lambda x, y: (1 - alpha) * x + alpha * y
+    value, gradient = part(params, 0.3)
+    mix = lambda x, y: 0.7 * x + 0.3 * y
     assert float(value) == pytest.approx(float(mix(full, random)), rel=1e-5)
     jax.tree.map(
         lambda g, x, y: np.testing.assert_allclose(g, mix(x, y), atol=2e-5),
@@ -72,6 +72,38 @@ def test_progressive_loss_is_the_convex_combination(tiny, alpha):
         full_gradient,
         random_gradient,
     )
+
+
+def test_reduction_none_divides_by_every_position_but_the_last():
+    logits = jax.random.normal(jax.random.key(0), (2, 4, 5))
+    mean = losses.cross_entropy(logits, hand_batch())
+    none = losses.cross_entropy(logits, hand_batch(), "none")
+    assert float(none) == pytest.approx(float(mean) * 3 / 6)
+
+
+@pytest.mark.parametrize(
+    ("recurrences", "factor"),
+    [(1, 1.25), (2, 1.5), (3, 1.5), (4, 1.0), (6, 5 / 6), (8, 0.75), (16, 0.625)],
+)
+def test_throttle_is_the_original_s_constant(tiny, recurrences, factor):
+    most = max(recurrences // 2, 1)
+    config = dataclasses.replace(tiny, recurrences=recurrences, max_backprop=most)
+    assert losses.throttle_factor(config) == pytest.approx(factor)
+
+
+def test_throttle_and_reduction_reach_the_training_loss(tiny):
+    config = dataclasses.replace(looped(tiny, recurrences=2), max_backprop=1)
+    params, batch = init_params(config, jax.random.key(0)), example_batch()
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def loss(reduction, throttle):
+        arguments = config, params, batch, jax.random.key(3), jnp.asarray(0), 1, 1.0
+        return losses.progressive_loss(*arguments, reduction, throttle)[0]
+
+    plain = float(loss("mean", False))
+    assert float(loss("mean", True)) == pytest.approx(1.5 * plain, rel=1e-5)
+    counted = float(batch.mask.sum()) / (batch.mask.size - len(batch.mask))
+    assert float(loss("none", False)) == pytest.approx(counted * plain, rel=1e-5)
 
 
 def test_depths_follow_the_paper_s_distribution(tiny):

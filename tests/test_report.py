@@ -57,6 +57,8 @@ def test_percentages_are_never_rounded_up():
     assert report.share({"correct": 2, "total": 3}) == "66.66"
     assert report.share({"correct": 7, "total": 7}) == "100"
     assert report.share(None) == "-"
+    assert report.counts([{"correct": 1, "total": 2}, None]) == "1/2"
+    assert report.counts([None]) == "-"
     assert runlog.percent(999_999, 1_000_000) == "99.99% (999,999/1,000,000)"
     assert runlog.percent(3, 3) == "100% (3/3)"
 

@@ -157,7 +157,8 @@ def test_accumulated_update_equals_the_mean_gradient(smoke):
         loss = lambda p, b, k: losses.progressive_loss(model, p, b, k, 0, 1, 1.0)[0]
         gradients.append(jax.jit(jax.grad(loss))(state.params, batch, key))
     mean = jax.tree.map(lambda x, y: (x + y) / 2, *gradients)
-    expected = train.apply_gradients(optimizer, state, mean, jnp.asarray(0.25))
+    apply = jax.jit(train.apply_gradients, static_argnums=0)
+    expected = apply(optimizer, state, mean, jnp.asarray(0.25))
     found, _ = run(configs, steps=2)
     assert int(found.updates) == 1
     assert int(found.accumulation.count) == 0
@@ -198,6 +199,7 @@ def test_loss_that_is_not_finite_stops_with_the_step(smoke):
         ({"minutes": 1.0}, r"train.steps=30 and train.minutes=1.0: exactly one"),
         ({"steps": 0}, r"train.steps=0 and train.minutes=0.0: exactly one"),
         ({"alpha": 1.5}, r"train.alpha=1.5: must be between 0 and 1"),
+        ({"loss_reduction": "sum"}, r"train.loss_reduction='sum' is unknown"),
     ],
 )
 def test_bad_settings_are_refused(smoke, changes, message):

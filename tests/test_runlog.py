@@ -1,0 +1,94 @@
+import io
+import json
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from arith_jax import experiment, runlog, train
+from configs import abacus_add
+from tests.test_launch import weights_in
+
+RECORD = {
+    "train_seconds": 1.0,
+    "samples_per_second": 16.0,
+    "loss": 0.5,
+    "exact_match": 0.25,
+}
+
+
+def log_steps(folder, first, last, tensorboard=False):
+    console = rich.console.Console(file=io.StringIO())
+    with runlog.RunLog(folder, first, 2, tensorboard, console) as log:
+        for step in range(first + 1, last + 1):
+            log.step({"step": step, **RECORD}, step / 10)
+    return console.file.getvalue()
+
+
+def steps_in(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_metrics_of_a_resumed_run_read_like_an_unbroken_one(tmp_path):
+    shown = log_steps(tmp_path, 0, 7)
+    assert "step 1" in shown
+    assert "loss 0.5000" in shown
+    assert "exact match 0.250" in shown
+    assert steps_in(tmp_path) == [2, 4, 6]
+    log_steps(tmp_path, 4, 10)
+    assert steps_in(tmp_path) == [2, 4, 6, 8, 10]
+
+
+def test_tensorboard_is_written_if_asked_and_named_if_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match=r"train.tensorboard=True needs the package"):
+        log_steps(tmp_path, 0, 2, tensorboard=True)
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            written.append(folder)
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def close(self):
+            written.append("closed")
+
+    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    log_steps(tmp_path, 0, 2, tensorboard=True)
+    assert written[0] == str(tmp_path)
+    assert ("loss", 0.5, 2) in written
+    assert written[-1] == "closed"
+
+
+def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    config = abacus_add.get_config("smoke")
+    config.train.steps, config.train.log_every = 8, 1
+    config.train.checkpoint_minutes = 0.0
+    built = experiment.Experiment.from_dict(config.to_dict())
+    experiment.run(built, tmp_path / "whole", "train")
+    original = train.train
+
+    def interrupted(*args):
+        for progress in original(*args):
+            yield progress
+            if progress.step == 5:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(built, tmp_path / "broken", "train")
+    monkeypatch.setattr(train, "train", original)
+    experiment.run(built, tmp_path / "broken", "train")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        weights_in(tmp_path / "whole"),
+        weights_in(tmp_path / "broken"),
+    )
+    assert steps_in(tmp_path / "broken") == list(range(1, 9))
