@@ -53,7 +53,8 @@ def test_every_row_of_the_paper_builds(argument):
         ("paper.addition", "arch=16x1,pos=learned,inject=layer,smoke"),
     ],
 )
-def test_every_experiment_takes_two_steps(name, argument):
+@pytest.mark.slow
+def test_every_experiment_takes_steps(name, argument):
     experiment = load(name, argument)
     state = train.make_state(experiment.model, experiment.optim, 0)
     before = jax.tree.map(jnp.copy, state.params)

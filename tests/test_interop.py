@@ -287,6 +287,7 @@ def test_parameter_counts_are_those_of_the_original(golden):
         assert model.num_params(shapes) + constants == row["total"], row
 
 
+@pytest.mark.slow
 def test_initial_values_are_those_of_the_original(golden):
     stats = json.loads((golden / "init_stats.json").read_text())
     for name in ("16x1 abacus", "16x1 fire", "8x1 sort abacus"):

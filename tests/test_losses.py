@@ -49,14 +49,14 @@ def test_rows_are_right_only_if_every_counted_token_is():
 
 
 def test_progressive_loss_is_the_convex_combination(tiny):
-    config = looped(tiny)
+    config = dataclasses.replace(looped(tiny, recurrences=2), layers=1)
     params, batch = init_params(config, jax.random.key(0)), example_batch()
 
     @functools.partial(jax.jit, static_argnums=1)
     def part(params, weight):
         return jax.value_and_grad(
             lambda p: losses.progressive_loss(
-                config, p, batch, jax.random.key(3), jnp.asarray(1), 1, weight
+                config, p, batch, jax.random.key(3), jnp.asarray(0), 1, weight
             )[0]
         )(params)
 

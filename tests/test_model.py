@@ -242,6 +242,7 @@ def test_permuting_the_batch_permutes_the_logits(tiny, scheme):
     np.testing.assert_allclose(plain[order], permuted, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_padding_on_the_right_changes_nothing(tiny, scheme):
     config = with_positions(tiny, scheme)

@@ -67,6 +67,7 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(smoke, unbroken, tmp_pat
     assert_equal_trees(unbroken[0], final)
 
 
+@pytest.mark.slow
 def test_resume_in_the_middle_of_an_accumulated_batch(smoke, tmp_path):
     configs = configs_of(smoke, train__steps=7, optim__batch_size=48)
     whole, _ = run(configs)
@@ -145,8 +146,9 @@ def test_one_compilation_for_each_k(smoke, monkeypatch):
     assert sorted(traced) == [1, 2]
 
 
+@pytest.mark.slow
 def test_accumulated_update_equals_the_mean_gradient(smoke):
-    configs = configs_of(smoke, optim__batch_size=32, train__steps=4)
+    configs = configs_of(smoke, model__layers=1, optim__batch_size=32, train__steps=4)
     model, data_config, optimizer, _ = configs
     state = train.make_state(model, optimizer, 0)
     gradients = []
