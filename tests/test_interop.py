@@ -17,7 +17,9 @@ import safetensors.numpy
 
 from arith_jax import fixtures, interop, layers, model, original, parity, vocab
 from arith_jax.data import answer_mask
+from arith_jax.experiment import Experiment
 from arith_jax.positions import abacus_positions
+from configs.paper import addition
 
 CASES = ["abacus_lt", "abacus_st", "abacus_st_injection", "fire_st", "nope_lt"]
 CASES += ["rope_st", "train_steps"]
@@ -180,6 +182,33 @@ def test_round_trip_is_bit_identical(golden, name, compiled, tmp_path):
     assert written.keys() == tensors.keys()
     for key, tensor in tensors.items():
         np.testing.assert_allclose(written[key], tensor, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "arch=8x2,pos=abacus",
+        "arch=16x1,pos=abacus+fire,inject=layer",
+        "arch=1x16,pos=learned",
+        "arch=4x4,pos=rope",
+        "arch=16x1,pos=nope",
+    ],
+)
+def test_our_models_are_written_in_the_original_s_format(argument, tmp_path):
+    config = Experiment.from_dict(addition.get_config(f"{argument},smoke").to_dict())
+    params = model.init_params(config.model, jax.random.key(0))
+    interop.save(tmp_path, interop.export(config.model, params))
+    loaded = interop.load(tmp_path)
+    assert loaded.config.positions == config.model.positions
+    assert loaded.config.injection == config.model.injection
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    again = interop.export(loaded.config, loaded.params)
+    assert again.arch == loaded.arch
+
+
+def test_models_the_original_does_not_have_are_not_written(tiny):
+    with pytest.raises(ValueError, match=r"no model with .*norm='sandwich' \(there 'p"):
+        interop.export(tiny, {})
 
 
 @pytest.mark.parametrize(
