@@ -192,7 +192,7 @@ class Progress(NamedTuple):
     """What the loop reports after each step.
 
     `state` is donated to the next step: read it before going on. `metrics` belong to
-    step `metrics_step`, an earlier one, so that reading them does not stall the device.
+    the step before (the first step's to itself), so reading does not stall the device.
     Seconds are totals; `train_seconds` leaves `compile_seconds` out.
     """
 
@@ -200,7 +200,6 @@ class Progress(NamedTuple):
     step: int
     fraction: float
     metrics: losses.Metrics
-    metrics_step: int
     train_seconds: float
     compile_seconds: float
 
@@ -262,6 +261,4 @@ def train(
                 "lower optim.learning_rate or optim.muon_learning_rate"
             )
         elapsed = time.perf_counter() - started - compile_seconds
-        yield Progress(
-            state, step, fraction, shown, shown_step, elapsed, compile_seconds
-        )
+        yield Progress(state, step, fraction, shown, elapsed, compile_seconds)
