@@ -78,7 +78,7 @@ def decode(
         return run(state, method="readout"), cache
 
     key_abacus = jnp.pad(abacus, ((0, 0), (0, num_new)))
-    context = Context(index[:, :p], index, abacus, key_abacus)
+    context = Context(index[:, :p], index, abacus, key_abacus, abacus)
     cache = empty_cache(config, b, total)
     logits, cache = read(prompts, context, cache, states[:, :p])
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
@@ -91,7 +91,8 @@ def decode(
         here = lengths + step
         own = positions.next_abacus_position(previous, vocab.is_digit(token))
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
-        context = Context(here[:, None], index, own[:, None], key_abacus)
+        row = own[:, None]
+        context = Context(here[:, None], index, row, key_abacus, row)
         start = jnp.take_along_axis(states, here[:, None, None], axis=1)
         logits, cache = read(token[:, None], context, cache, start)
         return (logits[:, 0], own, key_abacus, cache, done), token

@@ -18,12 +18,17 @@ MASKED = -1e9
 
 
 class Context(NamedTuple):
-    """Where queries and keys are: sequence index and Abacus id of each."""
+    """Where queries and keys are: sequence index and Abacus id of each.
+
+    The Abacus ids that attention compares start at 1 in every number; only `table_row`,
+    the queries' rows of an Abacus table, has the offset.
+    """
 
     query: Int[Array, "#b t"]
     key: Int[Array, "#b s"]
     query_abacus: Int[Array, "b t"]
     key_abacus: Int[Array, "b s"]
+    table_row: Int[Array, "b t"]
 
 
 class Cache(NamedTuple):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from arith_jax import positions
 from arith_jax.layers import Cache, Context, Layer, Linear, Mlp, Norm, matrix_init
 from arith_jax.model_config import ModelConfig
 
@@ -59,7 +60,7 @@ class Transformer(nn.Module):
         """
         emb = self.token(ids)
         if "abacus" in self.config.positions:
-            emb = emb + self.abacus(context.query_abacus)
+            emb = emb + self.abacus(context.table_row)
         if "learned" in self.config.positions:
             emb = emb + self.learned(context.query)
         return self.embed_norm(emb)
@@ -95,7 +96,8 @@ class Transformer(nn.Module):
 def make_context(abacus: Int[Array, "b t"]) -> Context:
     """Context of whole rows: every token is a query and a key."""
     index = jnp.arange(abacus.shape[1])[None, :]
-    return Context(index, index, abacus, abacus)
+    place = positions.without_offset(abacus)
+    return Context(index, index, place, place, abacus)
 
 
 def init_params(config: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:

@@ -86,10 +86,6 @@ class ModelConfig:
                 f"model.qkv_gain_quirk=True needs model.init='deepnorm', "
                 f"got {self.init!r}"
             )
-        if self.abacus_far == "mask" and "relative_abacus" not in self.positions:
-            raise ValueError(
-                "model.abacus_far='mask' needs 'relative_abacus' in model.positions"
-            )
 
     @property
     def head_width(self) -> int:

@@ -46,6 +46,17 @@ def abacus_positions(
     return jnp.where(is_digit, count - before + shift, 0)
 
 
+def without_offset(abacus: Int[Array, "b t"]) -> Int[Array, "b t"]:
+    """Abacus ids as they are with offset 0: every number starts at 1.
+
+    What compares ids needs this: other tokens have id 0, which is next to the first
+    digit of a number only if that has id 1.
+    """
+    largest = jnp.iinfo(abacus.dtype).max
+    first = jnp.min(jnp.where(abacus > 0, abacus, largest), axis=1, keepdims=True)
+    return jnp.where(abacus > 0, abacus - first + 1, 0)
+
+
 def next_abacus_position(
     previous: Int[Array, " b"], is_digit: Bool[Array, " b"]
 ) -> Int[Array, " b"]:

@@ -99,6 +99,15 @@ def test_window_mask_cuts_far_digits_by_gradients(tiny):
         assert bool(used[index]) == (position == 0 or abs(position - own) <= 1)
 
 
+@pytest.mark.parametrize("scheme", [("relative_abacus",), ("rotary_abacus",), ()])
+def test_what_compares_ids_is_unchanged_by_an_offset(tiny, scheme):
+    config = dataclasses.replace(tiny, positions=scheme, abacus_far="mask")
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    shifted = jnp.where(batch.positions > 0, batch.positions + 70, 0)
+    found = [forward(config, params, batch.ids, p) for p in (batch.positions, shifted)]
+    assert jnp.array_equal(*found)
+
+
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_scan_equals_a_python_loop_over_layers(tiny, changes):
     config = dataclasses.replace(tiny, **changes)
@@ -330,7 +339,6 @@ BAD = [
     ({"max_backprop": 2}, r"model.max_backprop=2: must be between 1 and"),
     ({"layers": 0}, r"model.layers=0: must be at least 1"),
     ({"qkv_gain_quirk": True}, r"model.qkv_gain_quirk=True needs model.init="),
-    ({"positions": ()}, r"model.abacus_far='mask' needs 'relative_abacus'"),
     (
         {"positions": ("rope",), "abacus_far": "bias", "width": 30},
         r"rotary positions need an even head width, got 15",
