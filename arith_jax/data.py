@@ -21,6 +21,7 @@ class DataConfig:
     max_digits: int
     zero_pad: bool
     carry_chains: float
+    zeros: float
     blanks: float
     max_offset: int
     offset_per: str
@@ -44,7 +45,7 @@ class DataConfig:
 
     def make_task(self) -> tasks.Addition:
         """The task these settings describe."""
-        return tasks.Addition(self.zero_pad, self.carry_chains, self.blanks)
+        return tasks.Addition(self.zero_pad, self.carry_chains, self.zeros, self.blanks)
 
     @property
     def width(self) -> int:

@@ -174,18 +174,18 @@ def metrics_record(
 ) -> dict[str, float | int]:
     """What the log keeps of a step."""
     samples = progress.step * experiment.optim.micro_batch_size
-    return {
+    record: dict[str, float | int] = {
         "step": progress.step,
         "samples": samples,
         "train_seconds": round(progress.train_seconds, 3),
         "samples_per_second": round(samples / max(progress.train_seconds, 1e-9), 1),
-        "loss": float(progress.metrics.loss),
-        "token_accuracy": float(progress.metrics.token_accuracy),
-        "exact_match": float(progress.metrics.exact_match),
-        "learning_rate_multiplier": float(
-            lr_multiplier(experiment.optim, progress.fraction)
-        ),
     }
+    record |= {name: float(value) for name, value in progress.metrics._asdict().items()}
+    if progress.step % experiment.train.log_every == 0:
+        # Computed on the device, it waits for the step in flight: not for every step.
+        multiplier = lr_multiplier(experiment.optim, progress.fraction)
+        record["learning_rate_multiplier"] = float(multiplier)
+    return record
 
 
 def total_flops(experiment: Experiment, steps: int) -> int:

@@ -16,9 +16,9 @@ from arith_jax.model_config import ModelConfig
 class Metrics(NamedTuple):
     """Scalars of one batch: loss in nats a token, shares of tokens and whole rows."""
 
-    loss: Float[Array, ""]
-    token_accuracy: Float[Array, ""]
-    exact_match: Float[Array, ""]
+    loss: Float[Array, ""] | float
+    token_accuracy: Float[Array, ""] | float
+    exact_match: Float[Array, ""] | float
 
 
 def targets(batch: Batch) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:

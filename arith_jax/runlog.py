@@ -135,7 +135,8 @@ class RunLog:
 
         Args:
             record: step, samples, train_seconds, samples_per_second, loss (nats a
-                token), token_accuracy, exact_match, learning_rate_multiplier, updates.
+                token), token_accuracy, exact_match and, where it is written,
+                learning_rate_multiplier.
             fraction: Part of the budget used up.
         """
         if record["step"] % self._every == 0:

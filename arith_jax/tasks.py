@@ -6,7 +6,7 @@ first, so no number ever overflows an integer. Imports `vocab` only.
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -119,6 +119,7 @@ class Addition:
     Attributes:
         zero_pad: Write both operands with as many digits as the longer one.
         carry_chains: Share of training examples, 0 to 1, given one long carry chain.
+        zeros: Share of training examples whose digits are mostly 0.
         blanks: Chance, 0 to 1, of a blank (`PAD`) before each token of the prompt.
 
     Source:
@@ -128,17 +129,23 @@ class Addition:
 
     zero_pad: bool = False
     carry_chains: float = 0.0
+    zeros: float = 0.0
     blanks: float = 0.0
 
     vocab = vocab.ARITHMETIC
     operator = "+"
 
     def __post_init__(self):
-        for name in ("carry_chains", "blanks"):
+        for name in ("carry_chains", "zeros", "blanks"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
                     f"data.{name}={getattr(self, name)}: must be between 0 and 1"
                 )
+        if self.carry_chains + self.zeros > 1.0:
+            raise ValueError(
+                f"data.carry_chains={self.carry_chains} and data.zeros={self.zeros}: "
+                "together at most 1"
+            )
 
     def row_width(self, len_a: int, len_b: int) -> int:
         """Tokens of the longest row with operands of these lengths, `EOS` included."""
@@ -173,14 +180,14 @@ class Addition:
             len_b: Digits of the second operand, 1 to `max_digits`.
             max_digits: Size of the digit arrays.
             width: Length of the row, at least `row_width` of the lengths.
-            kind: Index into `OPERANDS`; the first, uniform, obeys `carry_chains`.
+            kind: Index into `OPERANDS`; the first, uniform, obeys `carry_chains` and
+                `zeros`.
         """
         key_words, key_blank = jax.random.split(key)
         words = random_words(key_words, max_digits)
-        if self.carry_chains > 0:
-            use_chain = word_below(words.choices[1], 10**6) < self.carry_chains * 10**6
-            chains = list(OPERANDS).index("chains")
-            kind = jnp.where((kind == 0) & use_chain, chains, kind)
+        shares = {"chains": self.carry_chains, "zeros": self.zeros}
+        if sum(shares.values()) > 0:
+            kind = jnp.where(kind == 0, mixed_kind(words.choices[1], shares), kind)
         if isinstance(kind, int):
             a, b = list(OPERANDS.values())[kind](words, len_a, len_b)
         else:
@@ -231,6 +238,16 @@ class Addition:
         a, b = prompt.replace(" ", "").removesuffix("=").split("+")
         total = int_from_digits(a[::-1]) + int_from_digits(b[::-1])
         return digits_from_int(total)[::-1]
+
+
+def mixed_kind(word: UInt[Array, ""], shares: Mapping[str, float]) -> Int[Array, ""]:
+    """Index into `OPERANDS`: each named kind with its share, else uniform."""
+    place, limit, kind = word_below(word, 10**6), 0.0, jnp.int32(0)
+    for name, share in shares.items():
+        inside = (place >= limit * 10**6) & (place < (limit + share) * 10**6)
+        kind = jnp.where(inside, list(OPERANDS).index(name), kind)
+        limit += share
+    return kind
 
 
 def int_from_digits(text: str) -> int:

@@ -1,6 +1,7 @@
 """Training: the state, one pure step, and the loop that dispatches it."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
@@ -192,7 +194,8 @@ class Progress(NamedTuple):
     """What the loop reports after each step.
 
     `state` is donated to the next step: read it before going on. `metrics` belong to
-    the step before (the first step's to itself), so reading does not stall the device.
+    the step before (the first and last step's to itself), so reading them does not
+    stall the device.
     Seconds are totals; `train_seconds` leaves `compile_seconds` out.
     """
 
@@ -220,7 +223,8 @@ def train(
     """Runs steps until the budget is used up, reporting after each.
 
     The host only dispatches; it reads the metrics of the step before, which keeps one
-    step queued and the elapsed time honest.
+    step queued and the elapsed time honest. Nothing else here may touch the device: one
+    small operation waits for the queued step.
 
     Raises:
         FloatingPointError: If the loss is not finite; names the step.
@@ -236,14 +240,11 @@ def train(
         total = config.minutes * 60
         fraction = step / config.steps if config.steps else min(elapsed / total, 1.0)
         if fraction >= 1:
+            if pending is not None:
+                read_metrics(pending, step)
             return
         n, k = losses.sample_depth(model, seed, step)
-        inputs = (
-            state,
-            jnp.asarray(seed, jnp.int32),
-            jnp.asarray(fraction, jnp.float32),
-            jnp.asarray(n, jnp.int32),
-        )
+        inputs = (state, np.int32(seed), np.float32(fraction), np.int32(n))
         if k not in compiled:
             before = time.perf_counter()
             jax.block_until_ready(state)
@@ -252,13 +253,26 @@ def train(
             compile_seconds += time.perf_counter() - before
         state, metrics = compiled[k](*inputs)
         step += 1
-        previous, pending = pending, metrics
-        shown, shown_step = (previous, step - 1) if previous else (metrics, step)
-        loss = float(shown.loss)
-        if not jnp.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss} at step {shown_step}; the last checkpoint is kept: "
-                "lower optim.learning_rate or optim.muon_learning_rate"
-            )
+        # The last step's own metrics are waited for: its time counts.
+        if pending is None or step == config.steps:
+            shown = read_metrics(metrics, step)
+        else:
+            shown = read_metrics(pending, step - 1)
+        pending = metrics
         elapsed = time.perf_counter() - started - compile_seconds
         yield Progress(state, step, fraction, shown, elapsed, compile_seconds)
+
+
+def read_metrics(metrics: losses.Metrics, step: int) -> losses.Metrics:
+    """The metrics as Python numbers, once the device has them.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+    """
+    values = losses.Metrics(*(float(value) for value in jax.device_get(metrics)))
+    if not math.isfinite(values.loss):
+        raise FloatingPointError(
+            f"loss is {values.loss} at step {step}; the last checkpoint is kept: "
+            "lower optim.learning_rate or optim.muon_learning_rate"
+        )
+    return values

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
     c.data.zero_pad = False  # write both operands with the longer one's digits
     c.data.carry_chains = 0.0  # share of examples given one long carry chain
+    c.data.zeros = 0.0  # share of examples whose digits are mostly 0
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
     c.data.max_offset = 0  # Abacus ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower

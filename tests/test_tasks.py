@@ -101,6 +101,17 @@ def test_carry_chains_enrich_training_rows():
     assert enriched > plain + 4
 
 
+def test_mixed_operands_have_their_shares():
+    task = Addition(carry_chains=0.3, zeros=0.5)
+    texts, *_ = draw(task, 2000, 40, low=40)
+    pairs = [numbers(text)[:2] for text in texts]
+    zeros = np.mean([str(a).count("0") > 16 for a, _ in pairs])
+    chains = np.mean([longest_chain(a, b) >= 8 for a, b in pairs])
+    # Uniform operands (a share of 0.2) almost never look like either.
+    assert abs(zeros - 0.5) < 0.05
+    assert 0.2 < chains < 0.35
+
+
 def test_digits_are_uniform():
     texts, *_ = draw(Addition(), 4000, 10, low=10)
     operands = [numbers(text)[:2] for text in texts]
@@ -186,7 +197,12 @@ def test_expression_that_is_not_a_sum_is_refused(text):
         Addition().prompt(text)
 
 
-@pytest.mark.parametrize("name", ["carry_chains", "blanks"])
+@pytest.mark.parametrize("name", ["carry_chains", "zeros", "blanks"])
 def test_shares_are_checked(name):
     with pytest.raises(ValueError, match=rf"data.{name}=1.5: must be between"):
         Addition(**{name: 1.5})
+
+
+def test_shares_together_are_checked():
+    with pytest.raises(ValueError, match=r"data.carry_chains=0.7 and data.zeros=0.7"):
+        Addition(carry_chains=0.7, zeros=0.7)
