@@ -1,4 +1,4 @@
-"""Checkpoints on disk. The only file that imports orbax."""
+"""Checkpoints of runs and released weights. The only file that imports orbax."""
 
 import contextlib
 import logging
@@ -8,8 +8,13 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import safetensors
+import safetensors.flax
+from flax import traverse_util
 
 from arith_jax.train import Clock, TrainState
+
+RELEASED = "weights.safetensors"
 
 
 class Checkpoints:
@@ -83,9 +88,15 @@ def open_checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
 
 
 def restore_weights(
-    folder: pathlib.Path, like: Any, use_ema: bool
+    workdir: pathlib.Path, like: Any, use_ema: bool
 ) -> tuple[Any, Clock, int]:
-    """Parameters, or their moving average, of the newest checkpoint of a folder.
+    """What a workdir evaluates: released weights, or those of its newest checkpoint.
+
+    Args:
+        workdir: Of a run, or a released folder, which has no checkpoints.
+        like: Parameters of the run's config, for shapes.
+        use_ema: Whether the moving average is wanted; released weights are what was
+            evaluated.
 
     Returns:
         The weights, the seconds they took and the number of steps.
@@ -93,6 +104,9 @@ def restore_weights(
     Raises:
         ValueError: If there is no checkpoint or it does not fit.
     """
+    folder = workdir / "checkpoints"
+    if (workdir / RELEASED).exists() and not folder.exists():
+        return read_released(workdir / RELEASED, like)
     steps = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
     if not steps:
         raise ValueError(
@@ -120,6 +134,48 @@ def restore_weights(
             "folder or name another one"
         ) from error
     return restored[name], Clock(**clock), max(steps)
+
+
+def write_released(path: pathlib.Path, weights: Any, clock: Clock, steps: int) -> None:
+    """Writes weights as safetensors, each under its path joined with slashes."""
+    flat: dict[str, Any] = dict(traverse_util.flatten_dict(weights, sep="/"))
+    known = {"steps": steps, **clock._asdict()}
+    metadata = {key: str(value) for key, value in known.items()}
+    safetensors.flax.save_file(flat, path, metadata)
+
+
+def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
+    """Weights written by `write_released`, the seconds they took, the steps.
+
+    Raises:
+        ValueError: If the file cannot be read or its tensors are not those of `like`.
+    """
+    try:
+        flat = safetensors.flax.load_file(path)
+        with safetensors.safe_open(path, framework="flax") as file:
+            metadata = file.metadata()
+        clock = Clock(*(float(metadata[name]) for name in Clock._fields))
+        steps = int(metadata["steps"])
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({first_line(error)}); restore the "
+            "file or name another folder"
+        ) from error
+    wanted: dict[str, Any] = dict(traverse_util.flatten_dict(like, sep="/"))
+    found, expected = (
+        {name: leaf.shape for name, leaf in tree.items()} for tree in (flat, wanted)
+    )
+    if found != expected:
+        name = sorted(
+            key
+            for key in found.keys() | expected.keys()
+            if found.get(key) != expected.get(key)
+        )[0]
+        raise ValueError(
+            f"checkpoint {path} does not fit its config: {name!r} has shape "
+            f"{found.get(name)}, the model needs {expected.get(name)}"
+        )
+    return traverse_util.unflatten_dict(flat, sep="/"), clock, steps
 
 
 def on_one_device(like: Any) -> Any:

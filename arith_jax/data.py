@@ -21,7 +21,7 @@ class DataConfig:
     max_digits: int
     zero_pad: bool
     carry_chains: float
-    zeros: float
+    repeats: float
     blanks: float
     max_offset: int
     offset_per: str
@@ -45,7 +45,9 @@ class DataConfig:
 
     def make_task(self) -> tasks.Addition:
         """The task these settings describe."""
-        return tasks.Addition(self.zero_pad, self.carry_chains, self.zeros, self.blanks)
+        return tasks.Addition(
+            self.zero_pad, self.carry_chains, self.repeats, self.blanks
+        )
 
     @property
     def width(self) -> int:

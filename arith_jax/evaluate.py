@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from arith_jax import losses, tasks
+from arith_jax.banded import Blocks, fitting_blocks
 from arith_jax.data import DataConfig, evaluation_batch, round_up
 from arith_jax.model import forward
 from arith_jax.model_config import ModelConfig
@@ -33,6 +34,7 @@ class EvalConfig:
     set_lengths: tuple[int, ...]
     set_samples: int
     buckets: tuple[int, ...]
+    dense_width: int
     token_budget: int
     logit_budget: int
 
@@ -112,7 +114,12 @@ class Cell(NamedTuple):
 
 @lru_cache(maxsize=64)
 def grader(
-    model: ModelConfig, data: DataConfig, seed: int, digits: int, width: int
+    model: ModelConfig,
+    data: DataConfig,
+    seed: int,
+    digits: int,
+    width: int,
+    blocks: Blocks | None,
 ) -> Any:
     """The compiled grader of one bucket: rows -> right rows, right answer tokens."""
     task = data.make_task()
@@ -123,7 +130,7 @@ def grader(
         params: Any, rows: Int[Array, "b 4"]
     ) -> tuple[Bool[Array, " b"], Bool[Array, "b d"]]:
         batch = evaluation_batch(task, jax.random.key(seed), rows, digits, width)
-        logits = forward(model, params, batch.ids, batch.positions)
+        logits = forward(model, params, batch.ids, batch.positions, blocks=blocks)
         labels, mask = losses.targets(batch)
         wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
         # Answer token i of a row stands i places after its first counted position.
@@ -203,8 +210,9 @@ def grade_rows(
     """Right rows [n] and right answer tokens [n, d] of one bucket, batch by batch."""
     # A small bucket is one batch; a power of two, so that programs are shared.
     fitting = 1 << max(len(rows) - 1, 0).bit_length()
-    size = min(batch_rows(config, model, width), fitting)
-    grade = grader(model, data, config.seed, digits, width)
+    blocks = blocks_for(config, model, data, width)
+    size = min(batch_rows(config, model, width, blocks), fitting)
+    grade = grader(model, data, config.seed, digits, width, blocks)
     found, pending = [], []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -220,10 +228,26 @@ def grade_rows(
     return right, digits_right
 
 
-def batch_rows(config: EvalConfig, model: ModelConfig, width: int) -> int:
+def blocks_for(
+    config: EvalConfig, model: ModelConfig, data: DataConfig, width: int
+) -> Blocks | None:
+    """Blocks for attention in rows of this width; None: whole rows.
+
+    Blanks are symbols that every later token sees, so they need whole rows.
+    """
+    if width <= config.dense_width or model.abacus_far != "mask" or data.blanks > 0:
+        return None
+    task = data.make_task()
+    return fitting_blocks(task.num_numbers, task.num_symbols, model.abacus_window)
+
+
+def batch_rows(
+    config: EvalConfig, model: ModelConfig, width: int, blocks: Blocks | None = None
+) -> int:
     """Rows per batch that keep tokens and attention logits within their budgets."""
+    keys = width if blocks is None else 3 * blocks.size + blocks.symbols
     by_tokens = config.token_budget // width
-    by_logits = config.logit_budget // (width * width * model.heads)
+    by_logits = config.logit_budget // (width * keys * model.heads)
     return max(1, min(by_tokens, by_logits))
 
 

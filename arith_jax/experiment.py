@@ -325,7 +325,7 @@ def run(
         )
         use_ema = experiment.optim.ema_decay > 0
         weights, clock, steps = checkpoint.restore_weights(
-            workdir / "checkpoints", like.params, use_ema
+            workdir, like.params, use_ema
         )
     else:
         workdir.mkdir(parents=True, exist_ok=True)

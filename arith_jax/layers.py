@@ -1,6 +1,6 @@
 """One layer of the recurrent block: attention, gated MLP, norms, initialisers.
 
-Imports `model_config` and `positions`.
+Imports `model_config`, `positions` and `banded`.
 """
 
 import math
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from arith_jax import positions
+from arith_jax import banded, positions
 from arith_jax.model_config import ModelConfig
 
 MASKED = -1e9
@@ -21,7 +21,8 @@ class Context(NamedTuple):
     """Where queries and keys are: sequence index and Abacus id of each.
 
     The Abacus ids that attention compares start at 1 in every number; only `table_row`,
-    the queries' rows of an Abacus table, has the offset.
+    the queries' rows of an Abacus table, has the offset. With a `band`, attention works
+    in blocks of tokens with neighbouring Abacus ids.
     """
 
     query: Int[Array, "#b t"]
@@ -29,6 +30,7 @@ class Context(NamedTuple):
     query_abacus: Int[Array, "b t"]
     key_abacus: Int[Array, "b s"]
     table_row: Int[Array, "b t"]
+    band: banded.Band | None = None
 
 
 class Cache(NamedTuple):
@@ -115,9 +117,6 @@ class Attention(nn.Module):
         q, k, v = (
             qkv[:, :, i].reshape(b, t, cfg.heads, cfg.head_width) for i in range(3)
         )
-        factor = jnp.ones((), jnp.float32)
-        if cfg.length_scale:
-            factor = positions.log_length_factor(context.query + 1)[:, None, :, None]
         if cfg.qk_norm:
             gain = self.param(
                 "qk_scale", nn.initializers.constant(cfg.qk_gain), (cfg.heads,)
@@ -131,20 +130,44 @@ class Attention(nn.Module):
             q = positions.rotate(q, context.query_abacus)
             k = positions.rotate(k, context.query_abacus)
         if cfg.length_scale:
-            q = q * jnp.moveaxis(factor, 1, 2).astype(q.dtype)
+            factor = positions.log_length_factor(context.query + 1)
+            q = q * factor[:, :, None, None].astype(q.dtype)
         if cache is not None:
             cache = Cache(
                 write_cache(cache.keys, k, context.query),
                 write_cache(cache.values, v, context.query),
             )
             k, v = cache.keys.astype(k.dtype), cache.values.astype(v.dtype)
-        bias = self.bias(context) * factor
+        out = self.weigh(q, k, v, context).reshape(b, t, d)
+        return Linear(d, matrix_init(cfg), name="out")(out), cache
+
+    def weigh(
+        self,
+        q: Float[Array, "b t h c"],
+        k: Float[Array, "b s h c"],
+        v: Float[Array, "b s h c"],
+        context: Context,
+    ) -> Float[Array, "b t h c"]:
+        """Attention of whole rows, or block by block if the context has a band."""
+        cfg, band = self.config, context.band
+        if band is not None:
+            if self.has_rng("noise"):
+                raise ValueError("a band is for evaluation: key noise needs whole rows")
+            context = block_context(context, band)
+            q, (k, v) = (
+                banded.in_blocks(q, band.queries),
+                (banded.in_blocks(x, band.keys) for x in (k, v)),
+            )
+        bias = self.bias(context)
+        if cfg.length_scale:
+            factor = positions.log_length_factor(context.query + 1)
+            bias = bias * factor[:, None, :, None]
         if self.has_rng("noise") and cfg.key_noise > 0:
-            noise = jax.random.uniform(self.make_rng("noise"), (b, k.shape[1]))
+            noise = jax.random.uniform(self.make_rng("noise"), k.shape[:2])
             bias = bias + cfg.key_noise * noise[:, None, None, :]
         bias = jnp.where(visible(cfg, context)[:, None], bias, MASKED)
-        out = attend(q, k, v, bias).reshape(b, t, d)
-        return Linear(d, matrix_init(cfg), name="out")(out), cache
+        out = attend(q, k, v, bias)
+        return out if band is None else banded.in_rows(out, band)
 
     def bias(self, context: Context) -> Float[Array, "#b #h #t #s"]:
         """Sum of the learned position biases, before the length factor."""
@@ -171,6 +194,18 @@ def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
             context.query_abacus, context.key_abacus, config.abacus_window
         )
     return seen
+
+
+def block_context(context: Context, band: banded.Band) -> Context:
+    """Context of the blocks of a band, which take the place of the rows."""
+    abacus, rows = context.query_abacus, band.queries.shape[0] * band.queries.shape[1]
+    return Context(
+        band.queries.reshape(rows, -1),
+        band.keys.reshape(rows, -1),
+        banded.in_blocks(abacus, band.queries),
+        banded.in_blocks(abacus, band.keys),
+        banded.in_blocks(context.table_row, band.queries),
+    )
 
 
 def write_cache(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from arith_jax import positions
+from arith_jax.banded import Blocks, make_band
 from arith_jax.layers import Cache, Context, Layer, Linear, Mlp, Norm, matrix_init
 from arith_jax.model_config import ModelConfig
 
@@ -93,11 +94,12 @@ class Transformer(nn.Module):
         return self.readout(self.core(emb, emb, context)[0])
 
 
-def make_context(abacus: Int[Array, "b t"]) -> Context:
+def make_context(abacus: Int[Array, "b t"], blocks: Blocks | None = None) -> Context:
     """Context of whole rows: every token is a query and a key."""
     index = jnp.arange(abacus.shape[1])[None, :]
     place = positions.without_offset(abacus)
-    return Context(index, index, place, place, abacus)
+    band = None if blocks is None else make_band(place, blocks)
+    return Context(index, index, place, place, abacus, band)
 
 
 def init_params(config: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
@@ -136,6 +138,7 @@ def forward(
     key: PRNGKeyArray | None = None,
     train: bool = False,
     state: Float[Array, "b t d"] | None = None,
+    blocks: Blocks | None = None,
 ) -> Float[Array, "b t v"]:
     """Logits after `num_frozen` recurrences without gradient and then `num_trained`.
 
@@ -150,9 +153,11 @@ def forward(
         key: Decides the random initial state and the key noise; default a fixed key.
         train: Whether key noise is on.
         state: State before the first recurrence; default: what the config says.
+        blocks: Attend within blocks of this size (`banded.fitting_blocks`), which is
+            exact for a window of Abacus ids; static. Default: whole rows.
     """
     model = Transformer(config)
-    context = make_context(abacus)
+    context = make_context(abacus, blocks)
     key = jax.random.key(0) if key is None else key
     num_trained = config.recurrences if num_trained is None else num_trained
     key_state, key_noise = jax.random.split(key)

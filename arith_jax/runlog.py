@@ -216,6 +216,7 @@ SET_LABELS = {
     "chains": "long carry chains",
     "zeros": "operands with zeros",
     "equal": "equal operands",
+    "repeats": "operands of two digits",
 }
 
 

@@ -4,6 +4,7 @@ python -m arith_jax.solve "98765432109876543210+12345" [--checkpoint=DIR]
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import sys
@@ -14,11 +15,15 @@ import jax
 from arith_jax import checkpoint, decode, train
 from arith_jax.experiment import Experiment
 
-DEFAULT_CHECKPOINT = pathlib.Path("runs/abacus_add")
+# Yours if you trained one, else the released one.
+TRAINED = pathlib.Path("runs/abacus_add")
+RELEASED = pathlib.Path(__file__).parent.parent / "checkpoints" / "abacus_add"
 
 
 def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
-    """A function from expressions to the answers of the run in a workdir.
+    """A function from expressions to the answers of a run or a released model.
+
+    On a CPU it computes in float32, whatever the model was trained in.
 
     Raises:
         ValueError: If the folder holds no run or its checkpoint cannot be read.
@@ -32,15 +37,18 @@ def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
             "workdir of a run with --checkpoint, or train one first: "
             "python launch.py --config=configs/abacus_add.py"
         ) from error
+    model = experiment.model
+    if jax.default_backend() == "cpu":
+        model = dataclasses.replace(model, dtype="float32")
     like = jax.eval_shape(
         lambda: train.make_state(experiment.model, experiment.optim, 0)
     )
     weights, _, _ = checkpoint.restore_weights(
-        folder / "checkpoints", like.params, experiment.optim.ema_decay > 0
+        folder, like.params, experiment.optim.ema_decay > 0
     )
 
     def solver(expressions: Sequence[str]) -> list[str]:
-        return decode.answers(experiment.model, experiment.data, weights, expressions)
+        return decode.answers(model, experiment.data, weights, expressions)
 
     return solver
 
@@ -51,10 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m arith_jax.solve", description="Let a trained model add."
     )
     parser.add_argument("expressions", nargs="+", metavar="A+B")
-    parser.add_argument("--checkpoint", type=pathlib.Path, default=DEFAULT_CHECKPOINT)
+    parser.add_argument(
+        "--checkpoint",
+        type=pathlib.Path,
+        help="workdir of a run, or a released folder "
+        f"(default: {TRAINED} if it holds a finished run, else {RELEASED.name} "
+        "in checkpoints/)",
+    )
     options = parser.parse_args(arguments)
+    trained = (TRAINED / "result.json").exists()
+    folder = options.checkpoint or (TRAINED if trained else RELEASED)
     try:
-        found = load_solver(options.checkpoint)(options.expressions)
+        found = load_solver(folder)(options.expressions)
     except ValueError as error:
         sys.exit(f"error: {error}")
     for answer in found:

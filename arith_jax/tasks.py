@@ -102,6 +102,23 @@ def equal_operands(
     return a, a
 
 
+def repeats_operands(
+    words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
+) -> Operands:
+    """Every digit of both numbers is one of two random values; no leading 0."""
+    place = jnp.arange(words.digits.shape[0])
+    word = words.choices[2]
+    first, second = word_below(word, 10), word_below(word // 10, 10)
+    lead = jnp.maximum(jnp.maximum(first, second), 1)
+
+    def pick(column: UInt[Array, " n"], length: Int[Array, ""]) -> Int[Array, " n"]:
+        digits = jnp.where(word_below(column // 90, 2) == 0, first, second)
+        digits = jnp.where((place == length - 1) & (digits == 0), lead, digits)
+        return jnp.where(place < length, digits, 0)
+
+    return pick(words.digits[:, 0], len_a), pick(words.digits[:, 1], len_b)
+
+
 # Ways to draw the operands of a sum; `uniform` is the training distribution.
 OPERANDS = {
     "uniform": uniform_operands,
@@ -109,6 +126,7 @@ OPERANDS = {
     "chains": chain_operands,
     "zeros": zeros_operands,
     "equal": equal_operands,
+    "repeats": repeats_operands,
 }
 
 
@@ -119,7 +137,9 @@ class Addition:
     Attributes:
         zero_pad: Write both operands with as many digits as the longer one.
         carry_chains: Share of training examples, 0 to 1, given one long carry chain.
-        zeros: Share of training examples whose digits are mostly 0.
+        repeats: Share of training examples with two different digits at most, half of
+            them with operands of one length. Most of what a window can show next to
+            the ends of two numbers is rare among uniform digits (999 + 999).
         blanks: Chance, 0 to 1, of a blank (`PAD`) before each token of the prompt.
 
     Source:
@@ -129,22 +149,24 @@ class Addition:
 
     zero_pad: bool = False
     carry_chains: float = 0.0
-    zeros: float = 0.0
+    repeats: float = 0.0
     blanks: float = 0.0
 
     vocab = vocab.ARITHMETIC
     operator = "+"
+    num_numbers = 3  # in a row: both operands and the answer
+    num_symbols = 3  # in a row without blanks: operator, equals, EOS
 
     def __post_init__(self):
-        for name in ("carry_chains", "zeros", "blanks"):
+        for name in ("carry_chains", "repeats", "blanks"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
                     f"data.{name}={getattr(self, name)}: must be between 0 and 1"
                 )
-        if self.carry_chains + self.zeros > 1.0:
+        if self.carry_chains + self.repeats > 1.0:
             raise ValueError(
-                f"data.carry_chains={self.carry_chains} and data.zeros={self.zeros}: "
-                "together at most 1"
+                f"data.carry_chains={self.carry_chains} and data.repeats="
+                f"{self.repeats}: together at most 1"
             )
 
     def row_width(self, len_a: int, len_b: int) -> int:
@@ -181,13 +203,17 @@ class Addition:
             max_digits: Size of the digit arrays.
             width: Length of the row, at least `row_width` of the lengths.
             kind: Index into `OPERANDS`; the first, uniform, obeys `carry_chains` and
-                `zeros`.
+                `repeats`.
         """
         key_words, key_blank = jax.random.split(key)
         words = random_words(key_words, max_digits)
-        shares = {"chains": self.carry_chains, "zeros": self.zeros}
+        shares = {"chains": self.carry_chains, "repeats": self.repeats}
         if sum(shares.values()) > 0:
-            kind = jnp.where(kind == 0, mixed_kind(words.choices[1], shares), kind)
+            drawn = mixed_kind(words.choices[1], shares)
+            repeats = list(OPERANDS).index("repeats")
+            alike = (drawn == repeats) & (words.choices[3] % 2 == 0)
+            len_b = jnp.where((kind == 0) & alike, len_a, len_b)
+            kind = jnp.where(kind == 0, drawn, kind)
         if isinstance(kind, int):
             a, b = list(OPERANDS.values())[kind](words, len_a, len_b)
         else:

@@ -20,7 +20,5 @@ def get_config(argument: str = "") -> ConfigDict:
         base.shrink_to_cpu(c)
     elif c.preset == "gpu":
         c.data.width_multiple = 64
-        c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
-        c.optim.batch_size = c.optim.micro_batch_size = 256
-        c.train.steps = 600
+        base.size_of_flagship(c)
     return c

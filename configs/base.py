@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
     c.data.zero_pad = False  # write both operands with the longer one's digits
     c.data.carry_chains = 0.0  # share of examples given one long carry chain
-    c.data.zeros = 0.0  # share of examples whose digits are mostly 0
+    c.data.repeats = 0.0  # share of examples made of two different digits at most
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
     c.data.max_offset = 0  # Abacus ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
@@ -88,11 +88,12 @@ def get_config() -> ConfigDict:
     c.eval.grid_stride = 1  # outside training, only every so many lengths
     c.eval.grid_samples = 100  # sums per cell, as in the paper
     c.eval.diagonal = (120, 200, 500, 1000)  # longer operands, equal lengths
-    c.eval.diagonal_samples = 100  # sums per length
+    c.eval.diagonal_samples = 1000  # sums per length
     c.eval.set_lengths = (10, 20, 50, 100)  # of carry chains, zeros, equal operands
     c.eval.set_samples = 100  # sums per length of those sets
     c.eval.buckets = (128, 320, 640, 1536, 3072)  # row widths, in tokens, that rows
     # are padded to: each is compiled once (10-20 s on a GPU, 1-3 s on a CPU)
+    c.eval.dense_width = 640  # with a window, wider rows (tokens) attend in blocks
     c.eval.token_budget = 2**19  # tokens per batch
     c.eval.logit_budget = 2**30  # attention logits per batch and layer
     return c
@@ -158,6 +159,14 @@ def refuse_rest(options: dict[str, str], *known: str) -> None:
 def preset_for_device() -> str:
     """`gpu` on a GPU or TPU, else `cpu`."""
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def size_of_flagship(c: ConfigDict) -> None:
+    """The size of addition on a GPU, where a wider model is no better."""
+    c.data.carry_chains = c.data.repeats = 0.1
+    c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
+    c.optim.batch_size = c.optim.micro_batch_size = 256
+    c.train.steps = 1000
 
 
 def shrink_to_cpu(c: ConfigDict) -> None:

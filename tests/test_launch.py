@@ -91,7 +91,7 @@ def weights_in(workdir):
     config = json.loads((workdir / "config.json").read_text())
     built = Experiment.from_dict(config)
     like = jax.eval_shape(lambda: train.make_state(built.model, built.optim, 0)).params
-    return checkpoint.restore_weights(workdir / "checkpoints", like, use_ema=False)[0]
+    return checkpoint.restore_weights(workdir, like, use_ema=False)[0]
 
 
 def test_same_seed_gives_identical_parameters_in_another_process(finished, tmp_path):

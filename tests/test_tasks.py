@@ -102,14 +102,20 @@ def test_carry_chains_enrich_training_rows():
 
 
 def test_mixed_operands_have_their_shares():
-    task = Addition(carry_chains=0.3, zeros=0.5)
-    texts, *_ = draw(task, 2000, 40, low=40)
+    task = Addition(carry_chains=0.3, repeats=0.5)
+    texts, *_ = draw(task, 2000, 40, low=30)
     pairs = [numbers(text)[:2] for text in texts]
-    zeros = np.mean([str(a).count("0") > 16 for a, _ in pairs])
+    few = np.array([len(set(f"{a}{b}")) <= 2 for a, b in pairs])
     chains = np.mean([longest_chain(a, b) >= 8 for a, b in pairs])
     # Uniform operands (a share of 0.2) almost never look like either.
-    assert abs(zeros - 0.5) < 0.05
-    assert 0.2 < chains < 0.35
+    assert abs(few.mean() - 0.5) < 0.05
+    assert 0.15 < chains < 0.5
+    alike = np.array([len(str(a)) == len(str(b)) for a, b in pairs])
+    assert abs(alike[few].mean() - 0.55) < 0.05
+    assert alike[~few].mean() < 0.2
+    assert not any(
+        text.split("=")[0].replace("+", "").strip("0") == "" for text in texts
+    )
 
 
 def test_digits_are_uniform():
@@ -197,12 +203,12 @@ def test_expression_that_is_not_a_sum_is_refused(text):
         Addition().prompt(text)
 
 
-@pytest.mark.parametrize("name", ["carry_chains", "zeros", "blanks"])
+@pytest.mark.parametrize("name", ["carry_chains", "repeats", "blanks"])
 def test_shares_are_checked(name):
     with pytest.raises(ValueError, match=rf"data.{name}=1.5: must be between"):
         Addition(**{name: 1.5})
 
 
 def test_shares_together_are_checked():
-    with pytest.raises(ValueError, match=r"data.carry_chains=0.7 and data.zeros=0.7"):
-        Addition(carry_chains=0.7, zeros=0.7)
+    with pytest.raises(ValueError, match=r"data.carry_chains=0.7 and data.repeats=0.7"):
+        Addition(carry_chains=0.7, repeats=0.7)

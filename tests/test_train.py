@@ -82,7 +82,7 @@ def test_resume_in_the_middle_of_an_accumulated_batch(smoke, tmp_path):
 
 def test_weights_alone_can_be_restored(smoke, unbroken, tmp_path):
     state = unbroken[0]
-    with checkpoint.open_checkpoints(tmp_path) as checkpoints:
+    with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(6, state, Clock(3.0, 1.0))
     like = jax.eval_shape(lambda: train.make_state(smoke.model, smoke.optim, 0)).params
     ema, clock, step = checkpoint.restore_weights(tmp_path, like, use_ema=True)
@@ -94,21 +94,38 @@ def test_weights_alone_can_be_restored(smoke, unbroken, tmp_path):
 
 def test_broken_checkpoint_is_named_and_left_alone(smoke, unbroken, tmp_path):
     state = unbroken[0]
-    with checkpoint.open_checkpoints(tmp_path) as checkpoints:
+    with checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(6, state, Clock())
-    for path in (tmp_path / "6" / "state").rglob("*"):
+    for path in (tmp_path / "checkpoints" / "6" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"broken")
     with (
-        checkpoint.open_checkpoints(tmp_path) as checkpoints,
+        checkpoint.open_checkpoints(tmp_path / "checkpoints") as checkpoints,
         pytest.raises(ValueError, match=r"checkpoint .*/6 cannot be read .*nothing"),
     ):
         checkpoints.restore(state)
     with pytest.raises(ValueError, match=r"checkpoint .*/6 cannot be read"):
         checkpoint.restore_weights(tmp_path, state.params, use_ema=True)
-    assert (tmp_path / "6" / "state").exists()
+    assert (tmp_path / "checkpoints" / "6" / "state").exists()
     with pytest.raises(ValueError, match=r"no checkpoint in .*empty"):
         checkpoint.restore_weights(tmp_path / "empty", state.params, use_ema=True)
+
+
+def test_released_weights_are_read_back_exactly(smoke, unbroken, tmp_path):
+    weights = unbroken[0].ema
+    path = tmp_path / checkpoint.RELEASED
+    checkpoint.write_released(path, weights, Clock(3.25, 1.0), 6)
+    like = jax.eval_shape(lambda: train.make_state(smoke.model, smoke.optim, 0)).params
+    found, clock, steps = checkpoint.restore_weights(tmp_path, like, use_ema=True)
+    assert_equal_trees(found, weights)
+    assert (clock, steps) == (Clock(3.25, 1.0), 6)
+    other = dataclasses.replace(smoke.model, vocab_size=20)
+    like = jax.eval_shape(lambda: train.make_state(other, smoke.optim, 0)).params
+    with pytest.raises(ValueError, match=r"decoder/kernel.*\(32, 19\).*\(32, 20\)"):
+        checkpoint.restore_weights(tmp_path, like, use_ema=True)
+    path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"weights.safetensors cannot be read"):
+        checkpoint.restore_weights(tmp_path, like, use_ema=True)
 
 
 def test_loss_falls(smoke):

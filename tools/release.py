@@ -1,0 +1,52 @@
+"""Copies the evaluated weights of a finished run into `checkpoints/`.
+
+python tools/release.py RUN [RUN...]    -> checkpoints/<name>/ of each run's config
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import jax
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from arith_jax import checkpoint, runlog, train
+from arith_jax.experiment import Experiment
+
+
+def release(workdir: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
+    """Writes config, weights and result of a run into its folder of `checkpoints/`.
+
+    Raises:
+        ValueError: If the run is not finished or was made with uncommitted changes.
+    """
+    path = workdir / "result.json"
+    if not path.exists():
+        raise ValueError(f"{workdir} is not a finished run: it has no result.json")
+    result = json.loads(path.read_text())
+    if result["dirty"]:
+        raise ValueError(f"{workdir} was run with uncommitted changes; commit, rerun")
+    config = json.loads((workdir / "config.json").read_text())
+    experiment = Experiment.from_dict(config)
+    like = jax.eval_shape(
+        lambda: train.make_state(experiment.model, experiment.optim, 0)
+    )
+    weights, clock, steps = checkpoint.restore_weights(
+        workdir, like.params, experiment.optim.ema_decay > 0
+    )
+    folder = root / "checkpoints" / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_released(folder / checkpoint.RELEASED, weights, clock, steps)
+    runlog.write_json(folder / "config.json", config)
+    runlog.write_json(folder / "result.json", result)
+    return folder
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path)
+    for run in parser.parse_args().runs:
+        print(release(run))
