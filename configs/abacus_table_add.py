@@ -27,6 +27,5 @@ def get_config(argument: str = "") -> ConfigDict:
     elif c.preset == "gpu":
         c.data.width_multiple = 64
         base.size_of_flagship(c)
-        c.optim.batch_size = c.optim.micro_batch_size = 512
         c.train.steps = 2000
     return c

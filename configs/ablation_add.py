@@ -97,6 +97,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.preset = preset or base.preset_for_device()
     c.data.width_multiple = 64
     base.size_of_flagship(c)
+    c.optim.batch_size = c.optim.micro_batch_size = 256
     c.train.steps = STEPS[budget]
     c.eval.grid_stride, c.eval.diagonal = 20, (1000,)
     c.eval.buckets = (320, 3072)

@@ -165,8 +165,8 @@ def size_of_flagship(c: ConfigDict) -> None:
     """The size of addition on a GPU, where a wider model is no better."""
     c.data.carry_chains = c.data.repeats = 0.1
     c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
-    c.optim.batch_size = c.optim.micro_batch_size = 256
-    c.train.steps = 1000
+    c.optim.batch_size = c.optim.micro_batch_size = 512
+    c.train.steps = 1200
 
 
 def shrink_to_cpu(c: ConfigDict) -> None:
