@@ -90,14 +90,14 @@ def attend(
     key: Float[Array, "b s h c"],
     value: Float[Array, "b s h c"],
     bias: Float[Array, "#b #h t s"],
-) -> Float[Array, "b t h c"]:
-    """Softmax attention with logits q.k / sqrt(c) + bias; the softmax is in float32."""
+) -> tuple[Float[Array, "b t h c"], Float[Array, "b h t s"]]:
+    """Softmax attention with logits q.k / sqrt(c) + bias, and its float32 weights."""
     logits = jnp.einsum("bthc,bshc->bhts", query, key).astype(jnp.float32)
     # The barrier keeps XLA from fusing the whole bias into every pass of the softmax:
     # compiling that took over 60 s on an H100 (20 s with it) and ran slower on a CPU.
     logits = jax.lax.optimization_barrier(logits / math.sqrt(query.shape[-1]) + bias)
     weights = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("bhts,bshc->bthc", weights.astype(value.dtype), value)
+    return jnp.einsum("bhts,bshc->bthc", weights.astype(value.dtype), value), weights
 
 
 class Attention(nn.Module):
@@ -166,7 +166,8 @@ class Attention(nn.Module):
             noise = jax.random.uniform(self.make_rng("noise"), k.shape[:2])
             bias = bias + cfg.key_noise * noise[:, None, None, :]
         bias = jnp.where(visible(cfg, context)[:, None], bias, MASKED)
-        out = attend(q, k, v, bias)
+        out, weights = attend(q, k, v, bias)
+        self.sow("intermediates", "weights", weights)
         return out if band is None else banded.in_rows(out, band)
 
     def bias(self, context: Context) -> Float[Array, "#b #h #t #s"]:

@@ -39,7 +39,7 @@ class Transformer(nn.Module):
         # layers spends most of its time copying them (docs/experiments.md).
         stack = nn.scan(
             Layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "noise": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore
             length=cfg.layers,
@@ -186,3 +186,28 @@ def forward(
     unroll = num_trained if config.unroll else 1
     state, _ = jax.lax.scan(step, state, indices, unroll=max(unroll, 1))
     return run(params, "readout", state)
+
+
+def attention_weights(
+    config: ModelConfig,
+    params: dict[str, Any],
+    ids: Int[Array, "b t"],
+    abacus: Int[Array, "b t"],
+) -> Float[Array, "r l b h t s"]:
+    """Attention of every layer at every recurrence, as evaluation computes it.
+
+    Logits are not materialised for long rows elsewhere: here they are.
+    """
+    model, context = Transformer(config), make_context(abacus)
+    key_state, _ = jax.random.split(jax.random.key(0))
+
+    def run(method: str, *args: Any) -> Any:
+        variables = {"params": params}
+        return model.apply(variables, *args, method=method, mutable=["intermediates"])
+
+    emb, _ = run("embed", ids, context)
+    state, found = initial_state(config, emb, key_state), []
+    for _ in range(config.recurrences):
+        (state, _), sown = run("core", state, emb, context)
+        found.append(sown["intermediates"]["layers"]["attention"]["weights"][0])
+    return jnp.stack(found)

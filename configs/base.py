@@ -172,15 +172,17 @@ def size_of_flagship(c: ConfigDict) -> None:
 def shrink_to_cpu(c: ConfigDict) -> None:
     """Makes an experiment of ours a matter of minutes on two CPU cores."""
     c.preset = "cpu"
-    c.data.max_digits = 10
+    c.data.max_digits = 8
+    c.data.carry_chains = c.data.repeats = 0.1
     c.data.width_multiple = 1
     c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
     c.model.dtype = "float32"
     c.optim.batch_size = c.optim.micro_batch_size = 64
     c.optim.ema_decay = 0.99
-    c.train.steps = 600
+    c.train.steps = 800
     c.eval.grid_stride, c.eval.grid_samples = 5, 8
-    c.eval.diagonal_samples = c.eval.set_samples = 25
+    c.eval.diagonal = (160, 1000, 10000)
+    c.eval.diagonal_samples = c.eval.set_samples = 20
     c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
     c.eval.token_budget, c.eval.logit_budget = 2**14, 2**24
 

@@ -108,6 +108,38 @@ def test_what_compares_ids_is_unchanged_by_an_offset(tiny, scheme):
     assert jnp.array_equal(*found)
 
 
+@pytest.mark.parametrize("changes", VARIANTS[:4])
+def test_attention_weights_are_what_the_layers_use(tiny, changes):
+    config = dataclasses.replace(tiny, **changes)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+    found = model.attention_weights(config, params, batch.ids, batch.positions)
+    rows, width = batch.ids.shape
+    shape = (config.recurrences, config.layers, rows, config.heads, width, width)
+    assert found.shape == shape
+    np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-5)
+    hidden = ~layers.visible(config, make_context(batch.positions))
+    assert jnp.all(jnp.where(hidden[None, None, :, None], found, 0.0) == 0)
+    # The first layer's output, rebuilt from the weights and the values.
+    context, network = make_context(batch.positions), Transformer(config)
+    emb = network.apply({"params": params}, batch.ids, context, method="embed")
+    key_state, _ = jax.random.split(jax.random.key(0))
+    state = model.initial_state(config, emb, key_state)
+    if config.injection != "none":
+        state = state + emb
+    own = jax.tree.map(lambda x: x[0], params["layers"])
+    attention = layers.Attention(config)
+    before = state
+    if config.norm == "sandwich":
+        norm = layers.Norm(config.norm_eps, config.dtype)
+        before = norm.apply({"params": own["attention_in_norm"]}, state)
+    expected, _ = attention.apply({"params": own["attention"]}, before, context, None)
+    values = before @ own["attention"]["qkv_kernel"][:, 2]
+    values = values.reshape(rows, width, config.heads, config.head_width)
+    mixed = jnp.einsum("bhts,bshc->bthc", found[0, 0], values)
+    rebuilt = mixed.reshape(rows, width, -1) @ own["attention"]["out"]["kernel"]
+    np.testing.assert_allclose(rebuilt, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_scan_equals_a_python_loop_over_layers(tiny, changes):
     config = dataclasses.replace(tiny, **changes)
