@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
@@ -158,6 +159,27 @@ def test_bad_command_lines_are_explained(arguments, message, tmp_path):
     assert message in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+RELEASED = sorted(solve.RELEASED.parent.iterdir())
+
+
+@pytest.mark.parametrize("folder", RELEASED, ids=lambda path: path.name)
+def test_released_models_add_a_hundred_digits(folder):
+    rng = random.Random(7)
+    pairs = [[rng.randrange(10**99, 10**100) for _ in "ab"] for _ in range(4)]
+    pairs += [[10**100 - 1, 1], [5, 10**60], [0, 0]]
+    found = solve.load_solver(folder)([f"{a}+{b}" for a, b in pairs])
+    assert found == [str(a + b) for a, b in pairs]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["exact_match"]["ood"]["total"] >= 900_000
+    config = json.loads((folder / "config.json").read_text())
+    assert result["config"]["full"] == config
+
+
+def test_released_models_are_small():
+    files = [path for folder in RELEASED for path in folder.iterdir()]
+    assert sum(path.stat().st_size for path in files) < 10 * 2**20
 
 
 def test_solver_needs_a_run(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from arith_jax import model, plots, runlog
 from arith_jax.experiment import Experiment
 from configs import abacus_add
-from tools import report
+from tools import figures, report, tables
 
 ROOT = pathlib.Path(report.__file__).parent.parent
 
@@ -29,12 +29,14 @@ def test_readme_and_pictures_are_those_of_the_results():
 
 def test_a_changed_result_is_noticed():
     results = report.load()
-    table, mark = report.table(results), report.fingerprint(results)
-    name = next(iter(report.PANELS))
-    results[name]["cells"][0]["correct"] += 1
+    made = report.texts(results)
+    _, drawn = figures.grids(results)
+    mark = figures.fingerprint(drawn)
+    name = next(iter(figures.PANELS))
+    results[name]["cells"][0]["correct"] -= 1
     results[name]["train_seconds"] += 1
-    assert report.table(results) != table
-    assert report.fingerprint(results) != mark
+    assert report.texts(results)["README.md"]["results"] != made["README.md"]["results"]
+    assert figures.fingerprint(figures.grids(results)[1]) != mark
 
 
 def test_results_are_clean_runs_of_known_commits():
@@ -48,17 +50,49 @@ def test_results_are_clean_runs_of_known_commits():
 def test_dirty_results_are_refused(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"dirty": True}))
     with pytest.raises(ValueError, match="uncommitted changes"):
-        report.add(tmp_path)
+        report.stripped(tmp_path)
+    with pytest.raises(ValueError, match=r"not a finished run: it has no result.json"):
+        report.stripped(tmp_path / "nothing")
+
+
+def test_digit_counts_are_kept_where_they_say_something(tmp_path):
+    def cell(a, b, correct):
+        return {"a": a, "b": b, "correct": correct, "total": 2, "per_digit_correct": []}
+
+    cells = [cell(5, 5, 1), cell(5, 5, 2), cell(5, 6, 1), cell(2000, 2000, 1)]
+    result = {"dirty": False, "cells": cells, "sets": {"equal": cells[:1]}}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    found = report.stripped(tmp_path)
+    kept = ["per_digit_correct" in cell for cell in found["cells"]]
+    assert kept == [True, False, False, False]
+    assert "per_digit_correct" in found["sets"]["equal"][0]
+
+
+def test_text_without_its_marks_is_refused():
+    text = "a\n<!-- x -->\nold\n<!-- /x -->\nb"
+    assert report.replaced(text, "x", "new") == text.replace("old", "new")
+    with pytest.raises(ValueError, match="<!-- y --> and <!-- /y --> are missing"):
+        report.replaced(text, "y", "new")
+
+
+def test_tables_give_median_and_worst_seed():
+    assert tables.over_seeds([1.0, 1.0]) == "100"
+    assert tables.over_seeds([1.0, 0.5, None, 0.99999]) == "99.9990 (50.00)"
+    assert tables.over_seeds([None]) == "-"
+    runs = [{"train_seconds": t} for t in (1.0, 2.0, 9.0)]
+    assert tables.seconds_of(runs) == "2.0 (9.0)"
+    runs = {f"x_s{s}": {"seed": s} for s in (10, 9)} | {"xy_s1": {"seed": 1}}
+    assert [run["seed"] for run in tables.seeds_of(runs, "x")] == [9, 10]
 
 
 def test_percentages_are_never_rounded_up():
-    assert report.share({"correct": 999_999, "total": 1_000_000}) == "99.9999"
-    assert report.share({"correct": 9_999_999, "total": 10_000_000}) == "99.9999"
-    assert report.share({"correct": 2, "total": 3}) == "66.66"
-    assert report.share({"correct": 7, "total": 7}) == "100"
-    assert report.share(None) == "-"
-    assert report.counts([{"correct": 1, "total": 2}, None]) == "1/2"
-    assert report.counts([None]) == "-"
+    assert tables.percent(999_999 / 1_000_000) == "99.9999"
+    assert tables.percent(9_999_999 / 10_000_000) == "99.9999"
+    assert tables.percent(2 / 3) == "66.66"
+    assert tables.percent(0.07) == "7.00"
+    assert tables.percent(1.0) == "100"
+    assert tables.counts([{"correct": 1, "total": 2}, None]) == "1/2"
+    assert tables.counts([None]) == "-"
     assert runlog.percent(999_999, 1_000_000) == "99.99% (999,999/1,000,000)"
     assert runlog.percent(3, 3) == "100% (3/3)"
 

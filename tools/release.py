@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from arith_jax import checkpoint, runlog, train
 from arith_jax.experiment import Experiment
+from tools import report
 
 
 def release(workdir: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
@@ -23,12 +24,7 @@ def release(workdir: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
     Raises:
         ValueError: If the run is not finished or was made with uncommitted changes.
     """
-    path = workdir / "result.json"
-    if not path.exists():
-        raise ValueError(f"{workdir} is not a finished run: it has no result.json")
-    result = json.loads(path.read_text())
-    if result["dirty"]:
-        raise ValueError(f"{workdir} was run with uncommitted changes; commit, rerun")
+    result = report.stripped(workdir)
     config = json.loads((workdir / "config.json").read_text())
     experiment = Experiment.from_dict(config)
     like = jax.eval_shape(

@@ -1,0 +1,142 @@
+"""Pictures made from results; each keeps a fingerprint of what it was drawn from."""
+
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from arith_jax import plots
+from tools import tables
+from tools.tables import Runs
+
+PANELS = {
+    "nope_add_cpu_s0": "no positions (NoPE)",
+    "abacus_soft_add_cpu_s0": "relative Abacus bias",
+    "abacus_add_cpu_s0": "arith_jax: Abacus window",
+}
+# Position schemes of configs/ablation_add.py with the long budget.
+SCHEMES = {
+    "none": "window, relative Abacus bias",
+    "soft_noise_2": "relative Abacus bias, scaled logits, key noise 2",
+    "soft_scaled": "relative Abacus bias, scaled logits",
+    "soft": "relative Abacus bias",
+    "rotary_soft": "rotary Abacus",
+    "table_soft": "learned Abacus table",
+    "rope": "RoPE",
+    "fire": "FIRE",
+    "nope": "no positions",
+}
+FOLLOWED = {
+    "soft_cpu_s0": "relative Abacus bias",
+    "soft_scaled_cpu_s0": "with length-scaled logits",
+    "soft_noise_2_cpu_s0": "and key noise 2",
+}
+
+
+def fingerprint(content: Any) -> str:
+    """What a picture was drawn from, kept inside it for `--check`."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def save(figure: Figure, path: pathlib.Path, content: Any) -> None:
+    """Writes the picture with its fingerprint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = fingerprint(content)
+    figure.savefig(path, metadata={"Software": None, "Source": source})
+
+
+def grids(results: Runs) -> tuple[Figure, Any]:
+    """The README's picture: the same model and minute, three position schemes."""
+    figure = Figure(figsize=(10.2, 3.9), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(PANELS), sharey=True)
+    for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
+        result = results[name]
+        mesh = plots.draw_grid_panel(ax, result["cells"], tables.trained_on(result))
+        mean = tables.fraction(tables.grid_of(result)) or 0.0
+        ax.set_title(f"{title}\nmean {tables.percent(mean)}%", fontsize=10)
+        ax.set_xlabel("digits of the second operand")
+    axes[0].set_ylabel("digits of the first operand")
+    axes[0].legend(loc="upper right", fontsize=8)
+    figure.colorbar(mesh, ax=axes, label="exact match, %", shrink=0.9)
+    return figure, [[name, results[name]["cells"]] for name in PANELS]
+
+
+def lengths(results: Runs) -> tuple[Figure, Any]:
+    """Exact match against length for the position schemes, every seed."""
+    figure = Figure(figsize=(7.6, 4.4), dpi=110, layout="constrained")
+    axes, drawn = figure.add_subplot(), []
+    for index, (change, title) in enumerate(SCHEMES.items()):
+        for run in tables.seeds_of(results, f"ablation_add_{change}_long"):
+            cells = [c for c in run["cells"] if c["a"] == c["b"] and c["a"] >= 5]
+            digits = [c["a"] for c in cells]
+            share = [100 * c["correct"] / c["total"] for c in cells]
+            label = title if run["seed"] == 0 else None
+            axes.plot(digits, share, f"C{index}", label=label, linewidth=1.2)
+            drawn.append([change, run["seed"], digits, share])
+    axes.axvline(20, color="red", linewidth=1)
+    axes.annotate("trained to here", (20.5, 3), fontsize=8, color="red")
+    axes.set_xscale("log")
+    axes.set_xlabel("digits of both operands")
+    axes.set_ylabel("exact match, %")
+    axes.set_title("4,000 steps of 256 sums of at most 20 digits", fontsize=11)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(0.55, 0.6))
+    return figure, drawn
+
+
+def erosion(followed: Runs) -> tuple[Figure, Any]:
+    """Long numbers, attention far away and weights, against training steps."""
+    figure = Figure(figsize=(10.2, 3.4 * len(followed)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(followed), 3, sharex="row", squeeze=False)
+    for axes, (name, run) in zip(rows, followed.items(), strict=True):
+        curve = run["curve"]
+        steps = [point["step"] for point in curve]
+        exact, far, norms = axes
+        for index, length in enumerate(c["a"] for c in curve[0]["cells"]):
+            share = [
+                100 * point["cells"][index]["correct"] / point["cells"][index]["total"]
+                for point in curve
+            ]
+            exact.plot(steps, share, color=shade(index, 6), label=f"{length} digits")
+        keys = [key for key in curve[0] if key.startswith("far_attention_")]
+        for index, key in enumerate(keys):
+            values = [100 * point[key] for point in curve]
+            label = f"{key.rpartition('_')[2]} digits"
+            far.plot(steps, values, color=shade(index, len(keys)), label=label)
+        for group in (
+            "relative_abacus/bias",
+            "qk_scale",
+            "qkv_kernel",
+            "mlp/in/kernel",
+        ):
+            series = [mean_norm(point["norms"], group) for point in curve]
+            if series[0] > 0:
+                norms.plot(steps, np.array(series) / series[0], label=group)
+        exact.set_ylabel(f"{FOLLOWED.get(name, name)}\nexact match, %")
+        far.set_ylabel("attention to digits > 2 places away, %")
+        norms.set_ylabel("norm, first point = 1")
+        for ax in axes:
+            ax.set_xscale("log")
+            ax.legend(fontsize=7)
+            ax.set_xlabel("training steps")
+    return figure, [[name, run["curve"]] for name, run in followed.items()]
+
+
+def shade(index: int, count: int) -> tuple[float, ...]:
+    """Dark to bright."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.9 * index / max(count - 1, 1))
+
+
+def mean_norm(norms: Any, group: str) -> float:
+    """Mean of the norms whose path ends in this."""
+    found: Sequence[float] = [v for k, v in norms.items() if k.endswith(group)]
+    return float(np.mean(found)) if found else 0.0
