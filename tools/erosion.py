@@ -5,9 +5,12 @@ python tools/erosion.py NAME --config=configs/ablation_add.py:change=soft,cpu \
 
 At about equal ratios of steps the moving average of the weights is asked for sums of
 growing lengths. Measured beside exact match: the attention that digits of the answer
-pay to digits more than two places away, the margin behind it, and the weights' norms.
+pay to digits more than two places away, the margin behind it, the weights' norms, and
+what becomes of the same weights if they are evaluated with the window, or with logits
+1.5 times as large.
 """
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -44,12 +47,11 @@ def attention_outside(
     abacus: Int[Array, "b t"],
     is_answer: Float[Array, "b t"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Of the answer's digits: attention to far digits, and the margin of near keys.
+    """Attention of the answer's digits to digits more than `NEAR` places away.
 
     Returns:
-        The largest mean share over layers and heads of a head that attends nearby at
-        short lengths would be 0; here the mean over all heads. The margin is
-        ln(near / far) of the weights, the mean over answer tokens, layers and heads.
+        The share of it, and the margin ln(near / far); both are means over answer
+        tokens, layers and heads.
     """
     weights = model.attention_weights(config, params, ids, abacus)
     far = positions.out_of_window(abacus, abacus, NEAR)[None, None, :, None]
@@ -69,12 +71,32 @@ def norms(params: Any) -> dict[str, float]:
     }
 
 
+def sharper(params: Any, factor: float = 1.5) -> Any:
+    """The same weights with larger attention logits."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * (factor if is_logit_scale(path) else 1.0), params
+    )
+
+
+def is_logit_scale(path: Any) -> bool:
+    """Whether attention logits are proportional to a parameter."""
+    names = [entry.key for entry in path]
+    return names[-1] == "qk_scale" or names[-2:] == ["relative_abacus", "bias"]
+
+
 def probe(experiment: Experiment, weights: Any) -> dict[str, Any]:
     """Everything measured at one step."""
     config, data = experiment.model, experiment.data
     requests = {"uniform": [(n, n, SAMPLES) for n in LENGTHS]}
-    cells = evaluate.exact_match(config, data, experiment.eval, weights, requests)
-    found: dict[str, Any] = {"cells": runlog.cells_json(cells["uniform"])}
+    windowed = dataclasses.replace(config, abacus_far="mask", abacus_window=NEAR)
+    found: dict[str, Any] = {}
+    for name, changed, used in (
+        ("cells", config, weights),
+        ("cells_windowed", windowed, weights),
+        ("cells_sharper", config, sharper(weights)),
+    ):
+        cells = evaluate.exact_match(changed, data, experiment.eval, used, requests)
+        found[name] = runlog.cells_json(cells["uniform"])
     task = data.make_task()
     for length in PROBED:
         rows = jnp.array([[0, length, length, i] for i in range(8)])
