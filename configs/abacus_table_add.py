@@ -17,7 +17,6 @@ def get_config(argument: str = "") -> ConfigDict:
     c.data.max_offset = 140
     c.model.positions = ("abacus",)
     c.model.table_size = 192
-    c.eval.diagonal = (120,)
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
@@ -28,4 +27,6 @@ def get_config(argument: str = "") -> ConfigDict:
         c.data.width_multiple = 64
         base.size_of_flagship(c)
         c.train.steps = 2000
+    if c.preset != "smoke":
+        c.eval.diagonal = (120,)
     return c

@@ -9,11 +9,12 @@ import pytest
 from arith_jax import train
 from arith_jax.experiment import Experiment
 from arith_jax.train import Clock
-from configs import abacus_add, base
+from configs import abacus_add, ablation_add, base
 from configs.paper import addition
 
 ROOT = pathlib.Path(base.__file__).parent
-OURS = sorted(p.stem for p in ROOT.glob("*.py") if p.stem not in ("__init__", "base"))
+OTHERS = ("__init__", "base", "ablation_add")
+OURS = sorted(p.stem for p in ROOT.glob("*.py") if p.stem not in OTHERS)
 PAPER_ROWS = [
     f"arch={arch},pos={pos},inject={inject}"
     for arch, pos, inject in itertools.product(
@@ -35,6 +36,24 @@ def test_every_preset_of_ours_builds(name, argument):
     assert experiment.name == name
     assert experiment.preset == (argument or "cpu")
     assert experiment.full["seed"] == 0
+
+
+@pytest.mark.parametrize("change", ablation_add.CHANGES)
+def test_every_ablation_changes_what_it_says(change):
+    base_line = load("ablation_add", "gpu").full
+    for budget in ablation_add.STEPS:
+        changed = load("ablation_add", f"gpu,change={change},budget={budget}").full
+        for key, value in ablation_add.CHANGES[change].items():
+            section, name = key.split(".")
+            assert changed[section][name] == (
+                list(value) if isinstance(value, tuple) else value
+            )
+            assert changed[section][name] != base_line[section][name]
+        allowed = {key.split(".")[0] for key in ablation_add.CHANGES[change]}
+        for section in ("model", "data", "optim"):
+            assert section in allowed or changed[section] == base_line[section]
+    for preset in ("smoke", "cpu"):
+        load("ablation_add", f"{preset},change={change}")
 
 
 @pytest.mark.parametrize("argument", ["", *PAPER_ROWS])
@@ -113,5 +132,5 @@ def test_experiment_is_checked_as_a_whole(section, key, value, message):
 def test_table_too_small_for_the_evaluation_is_refused_before_training():
     config = importlib.import_module("configs.abacus_table_add").get_config("gpu")
     config.eval.diagonal = (500,)
-    with pytest.raises(ValueError, match=r"model.table_size=128 is too small: numbers"):
+    with pytest.raises(ValueError, match=r"model.table_size=192 is too small: numbers"):
         Experiment.from_dict(config.to_dict())

@@ -34,6 +34,13 @@ SCHEMES = {
     "fire": "FIRE",
     "nope": "no positions",
 }
+# Where 100-digit sums fail without the window, after the long budget.
+FAILING = {
+    "soft": "relative Abacus bias",
+    "rotary_soft": "rotary Abacus",
+    "table_soft": "learned Abacus table",
+    "table_soft_noise": "learned table, scaled logits, key noise 2",
+}
 FOLLOWED = {
     "soft_cpu_s0": "relative Abacus bias",
     "soft_scaled_cpu_s0": "with length-scaled logits",
@@ -71,7 +78,7 @@ def grids(results: Runs) -> tuple[Figure, Any]:
 
 def lengths(results: Runs) -> tuple[Figure, Any]:
     """Exact match against length for the position schemes, every seed."""
-    figure = Figure(figsize=(7.6, 4.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.6, 4.2), dpi=110, layout="constrained")
     axes, drawn = figure.add_subplot(), []
     for index, (change, title) in enumerate(SCHEMES.items()):
         for run in tables.seeds_of(results, f"ablation_add_{change}_long"):
@@ -82,12 +89,33 @@ def lengths(results: Runs) -> tuple[Figure, Any]:
             axes.plot(digits, share, f"C{index}", label=label, linewidth=1.2)
             drawn.append([change, run["seed"], digits, share])
     axes.axvline(20, color="red", linewidth=1)
-    axes.annotate("trained to here", (20.5, 3), fontsize=8, color="red")
+    axes.annotate("trained to here", (20.5, 50), fontsize=8, color="red")
     axes.set_xscale("log")
     axes.set_xlabel("digits of both operands")
     axes.set_ylabel("exact match, %")
     axes.set_title("4,000 steps of 256 sums of at most 20 digits", fontsize=11)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(0.55, 0.6))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure, drawn
+
+
+def places(results: Runs) -> tuple[Figure, Any]:
+    """Wrong digits of 100-digit sums at every place of the answer, every seed."""
+    figure = Figure(figsize=(10.2, 5.2), dpi=110, layout="constrained")
+    axes, drawn = figure.subplots(2, 2, sharex=True, sharey=True).flat, []
+    for ax, (change, title) in zip(axes, FAILING.items(), strict=True):
+        for run in tables.seeds_of(results, f"ablation_add_{change}_long"):
+            cell: Any = tables.diagonal(run, 100)
+            right = np.array(cell["per_digit_correct"])
+            wrong = (100 * (1 - right / cell["total"])).round(3).tolist()
+            at = np.arange(1, len(wrong) + 1)
+            label = f"seed {run['seed']}: {cell['correct']} of {cell['total']} right"
+            ax.plot(at, wrong, "o-", markersize=2, linewidth=0.8, label=label)
+            drawn.append([change, run["seed"], wrong])
+        ax.axvspan(0.5, 20.5, color="red", alpha=0.07)
+        ax.set_title(title, fontsize=10)
+        ax.legend(fontsize=7, loc="upper left")
+    figure.supxlabel("place in the answer (Abacus id), least significant first")
+    figure.supylabel("wrong, %")
     return figure, drawn
 
 

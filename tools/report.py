@@ -73,6 +73,7 @@ def pictures(results: dict[str, Any]) -> dict[str, tuple[figures.Figure, Any]]:
     return {
         "grids.png": figures.grids(results),
         "lengths.png": figures.lengths(results),
+        "places.png": figures.places(results),
         "erosion.png": figures.erosion(followed),
     }
 
