@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,9 +44,11 @@ FAILING = {
 }
 FOLLOWED = {
     "soft_cpu_s0": "relative Abacus bias",
-    "soft_scaled_cpu_s0": "with length-scaled logits",
-    "soft_noise_2_cpu_s0": "and key noise 2",
+    "soft_decay_cpu_s0": "with weight decay 0.3",
+    "soft_scaled_cpu_s0": "with scaled logits",
+    "soft_noise_2_cpu_s0": "scaled, key noise 2",
 }
+GROUPS = ("relative_abacus/bias", "qkv_kernel", "attention/out/kernel", "mlp/in/kernel")
 
 
 def fingerprint(content: Any) -> str:
@@ -120,47 +123,43 @@ def places(results: Runs) -> tuple[Figure, Any]:
 
 
 def erosion(followed: Runs) -> tuple[Figure, Any]:
-    """Long numbers, attention far away and weights, against training steps."""
-    figure = Figure(figsize=(10.2, 3.4 * len(followed)), dpi=110, layout="constrained")
-    rows = figure.subplots(len(followed), 3, sharex="row", squeeze=False)
+    """Long numbers, the same weights with the window, attention far away, norms."""
+    size = (13.0, 3.0 * len(followed))
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    rows = figure.subplots(len(followed), 4, sharex="row", squeeze=False)
     for axes, (name, run) in zip(rows, followed.items(), strict=True):
         curve = run["curve"]
         steps = [point["step"] for point in curve]
-        exact, far, norms = axes
-        for index, length in enumerate(c["a"] for c in curve[0]["cells"]):
-            share = [
-                100 * point["cells"][index]["correct"] / point["cells"][index]["total"]
-                for point in curve
-            ]
-            exact.plot(steps, share, color=shade(index, 6), label=f"{length} digits")
+        exact, windowed, far, norms = axes
+        for ax, key in ((exact, "cells"), (windowed, "cells_windowed")):
+            for index, cell in enumerate(curve[0][key]):
+                cells = [point[key][index] for point in curve]
+                share = [100 * c["correct"] / c["total"] for c in cells]
+                label = f"{cell['a']} digits"
+                ax.plot(steps, share, color=shade(index, 6), label=label)
+            ax.set_ylim(-3, 103)
         keys = [key for key in curve[0] if key.startswith("far_attention_")]
         for index, key in enumerate(keys):
             values = [100 * point[key] for point in curve]
             label = f"{key.rpartition('_')[2]} digits"
             far.plot(steps, values, color=shade(index, len(keys)), label=label)
-        for group in (
-            "relative_abacus/bias",
-            "qk_scale",
-            "qkv_kernel",
-            "mlp/in/kernel",
-        ):
+        for group in GROUPS:
             series = [mean_norm(point["norms"], group) for point in curve]
             if series[0] > 0:
                 norms.plot(steps, np.array(series) / series[0], label=group)
         exact.set_ylabel(f"{FOLLOWED.get(name, name)}\nexact match, %")
-        far.set_ylabel("attention to digits > 2 places away, %")
+        windowed.set_ylabel("same weights, window at test, %")
+        far.set_ylabel("attention > 2 places away, %")
         norms.set_ylabel("norm, first point = 1")
         for ax in axes:
             ax.set_xscale("log")
-            ax.legend(fontsize=7)
-            ax.set_xlabel("training steps")
+            ax.legend(fontsize=6)
+    figure.supxlabel("training steps")
     return figure, [[name, run["curve"]] for name, run in followed.items()]
 
 
 def shade(index: int, count: int) -> tuple[float, ...]:
     """Dark to bright."""
-    from matplotlib import colormaps
-
     return colormaps["viridis"](0.9 * index / max(count - 1, 1))
 
 

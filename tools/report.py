@@ -69,7 +69,8 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def pictures(results: dict[str, Any]) -> dict[str, tuple[figures.Figure, Any]]:
     """Every picture and what it was drawn from."""
-    followed = load(RESULTS / "erosion")
+    found = load(RESULTS / "erosion")
+    followed = {name: found[name] for name in figures.FOLLOWED if name in found}
     return {
         "grids.png": figures.grids(results),
         "lengths.png": figures.lengths(results),
