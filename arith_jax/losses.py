@@ -146,3 +146,17 @@ def sample_depth(config: ModelConfig, seed: int, step: int) -> tuple[int, int]:
     n = int(rng.integers(0, config.recurrences))
     k = int(rng.integers(1, min(config.recurrences - n, config.max_backprop) + 1))
     return n, k
+
+
+def depths(
+    config: ModelConfig, alpha: float, seed: int, step: int
+) -> list[tuple[int, int]]:
+    """Recurrences (without, with gradient) of each pass of `progressive_loss`."""
+    if config.recurrences == 1:
+        return [(0, 1)]
+    passes = []
+    if alpha < 1:
+        passes.append((config.recurrences - config.max_backprop, config.max_backprop))
+    if alpha > 0:
+        passes.append(sample_depth(config, seed, step))
+    return passes
