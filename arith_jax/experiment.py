@@ -70,12 +70,22 @@ class Experiment:
         return experiment
 
     def check(self) -> None:
-        """Checks what spans sections: vocabulary and position tables."""
+        """Checks what spans sections: vocabulary, position tables, packed rows."""
         task = self.data.make_task()
         if self.model.vocab_size != len(task.vocab):
             raise ValueError(
                 f"model.vocab_size={self.model.vocab_size}: the task "
                 f"{self.data.task!r} has {len(task.vocab)} symbols"
+            )
+        if self.optim.micro_batch_size % self.data.problems_per_row:
+            raise ValueError(
+                f"optim.micro_batch_size={self.optim.micro_batch_size}: must be even "
+                "with data.pack=True"
+            )
+        if self.data.pack and self.train.loss_reduction == "none":
+            raise ValueError(
+                "train.loss_reduction='none' counts the padding that data.pack=True "
+                "leaves out; set one of them otherwise"
             )
         most = self.data.max_digits
         longest = self.eval.longest(most)
@@ -191,7 +201,8 @@ def metrics_record(
 def step_flops(experiment: Experiment, step: int) -> int:
     """Floating-point operations of one step, with the depth it drew."""
     model, seed = experiment.model, experiment.seed
-    width, rows = experiment.data.width, experiment.optim.micro_batch_size
+    width = experiment.data.width
+    rows = experiment.optim.micro_batch_size // experiment.data.problems_per_row
     passes = losses.depths(model, experiment.train.alpha, seed, step)
     return rows * sum(runlog.flops_per_row(model, width, n, k) for n, k in passes)
 

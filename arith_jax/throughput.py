@@ -20,6 +20,7 @@ from arith_jax import decode, evaluate, losses, runlog, tasks, train, vocab
 from arith_jax.data import evaluation_batch, training_batch
 from arith_jax.experiment import Experiment, step_flops
 from arith_jax.model import init_params, num_params
+from arith_jax.packing import PackedBatch
 
 WARM_UP = 5  # steps: the first ones fill caches and the queue
 GROUP = 10  # steps dispatched between two waits for the device
@@ -84,12 +85,18 @@ def program_bytes(compiled: Any) -> int:
 
 
 def problem_lengths(experiment: Experiment, steps: int = 8) -> np.ndarray:
-    """Tokens, without padding, of every problem of the first steps' batches."""
+    """Tokens read, without padding, of every problem of the first steps' batches."""
     key, _ = jax.random.split(jax.random.key(experiment.seed))
     size = experiment.optim.micro_batch_size
     draw = jax.jit(partial(training_batch, experiment.data), static_argnums=2)
-    ids = np.stack([draw(key, step, size).ids for step in range(steps)])
-    return (ids != vocab.PAD).sum(axis=2).ravel()
+    lengths = []
+    for batch in (draw(key, step, size) for step in range(steps)):
+        read = batch.ids != vocab.PAD
+        if isinstance(batch, PackedBatch):
+            lengths += [read & (batch.start == 0), read & (batch.start > 0)]
+        else:
+            lengths.append(read)
+    return np.concatenate([np.sum(read, axis=1) for read in lengths])
 
 
 def useful_flops(experiment: Experiment, lengths: np.ndarray, step: int) -> float:
@@ -154,6 +161,7 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
     size, lengths = experiment.optim.micro_batch_size, problem_lengths(experiment)
     seconds = sum(group_seconds)
     samples = len(grouped) * size
+    rows = samples // experiment.data.problems_per_row
     flops = sum(step_flops(experiment, step) for step in grouped)
     useful = sum(useful_flops(experiment, lengths, step) for step in grouped)
     peak = matmul_peak()
@@ -163,7 +171,7 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
         "row_tokens": experiment.data.width,
         "problem_tokens": float(lengths.mean()),
         "samples_per_second": samples / seconds,
-        "tokens_per_second": samples * experiment.data.width / seconds,
+        "tokens_per_second": rows * experiment.data.width / seconds,
         "useful_tokens_per_second": samples * float(lengths.mean()) / seconds,
         "step_seconds": spread(step_seconds) | {"raw": step_seconds},
         "group_seconds": spread(group_seconds) | {"raw": group_seconds},
