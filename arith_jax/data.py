@@ -1,16 +1,17 @@
 """Batches: `(key, step)` decides ids, positions and target mask, all inside jit.
 
-Imports `vocab`, `tasks` and the pure position functions.
+Imports `vocab`, `tasks`, `packing` and the pure position functions.
 """
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from arith_jax import positions, tasks, vocab
+from arith_jax import packing, positions, tasks, vocab
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class DataConfig:
     max_offset: int
     offset_per: str
     width_multiple: int
+    pack: bool
 
     def __post_init__(self):
         if self.task != "addition":
@@ -52,8 +54,15 @@ class DataConfig:
     @property
     def width(self) -> int:
         """Tokens of a training row."""
-        longest = self.make_task().row_width(self.max_digits, self.max_digits)
-        return round_up(longest, self.width_multiple)
+        task, most = self.make_task(), self.max_digits
+        if self.pack:
+            return round_up(packing.row_width(task, most), self.width_multiple)
+        return round_up(task.row_width(most, most), self.width_multiple)
+
+    @property
+    def problems_per_row(self) -> int:
+        """Problems in a training row."""
+        return 2 if self.pack else 1
 
 
 class Batch(NamedTuple):
@@ -97,27 +106,38 @@ def training_batch(
     key: PRNGKeyArray,
     step: Int[Array, ""] | int,
     batch_size: int,
-) -> Batch:
+) -> Batch | packing.PackedBatch:
     """The batch of one step: a pure function of key and step.
 
-    Both operand lengths are uniform on 1 to `max_digits`, independently.
+    Both operand lengths are uniform on 1 to `max_digits`, independently. With `pack`
+    the `batch_size` problems, an even number, share rows in pairs.
 
     Source:
         McLeish et al. 2024 stratify a fixed set of 20 M rows over all length pairs;
         here every batch is fresh. The offset is drawn per example (original: per
         micro-batch, `offset_per="batch"`), from 0 to `max_offset` inclusive.
     """
-    task = config.make_task()
+    task, most = config.make_task(), config.max_digits
     key_shape, key_rows = jax.random.split(jax.random.fold_in(key, step))
     words = jax.random.bits(key_shape, (batch_size, 3))
-    lengths = 1 + tasks.word_below(words[:, :2], config.max_digits)
     keys = jax.random.split(key_rows, batch_size)
-    ids = jax.vmap(
-        lambda k, ab: task.sample(k, ab[0], ab[1], config.max_digits, config.width)
-    )(keys, lengths)
     offset = tasks.word_below(words[:, 2], config.max_offset + 1)
     if config.offset_per == "batch":
         offset = jnp.broadcast_to(offset[0], (batch_size,))
+    if config.pack:
+        key_pairs = jax.random.fold_in(key_shape, 1)
+        lengths, kinds = packing.draw_pairs(task, key_pairs, batch_size // 2, most)
+        # The kinds are drawn already.
+        task = dataclasses.replace(task, carry_chains=0.0, repeats=0.0)
+        sample = partial(task.sample, max_digits=most, width=config.width + 1)
+        ids = jax.vmap(
+            lambda k, ab, kind: sample(k, *ab, kind=0 if kind is None else kind)
+        )(keys, lengths, kinds)
+        return packing.join(*as_batch(task, ids, offset))
+    lengths = 1 + tasks.word_below(words[:, :2], most)
+    ids = jax.vmap(lambda k, ab: task.sample(k, ab[0], ab[1], most, config.width))(
+        keys, lengths
+    )
     return as_batch(task, ids, offset)
 
 

@@ -70,12 +70,22 @@ class Experiment:
         return experiment
 
     def check(self) -> None:
-        """Checks what spans sections: vocabulary and position tables."""
+        """Checks what spans sections: vocabulary, position tables, packed rows."""
         task = self.data.make_task()
         if self.model.vocab_size != len(task.vocab):
             raise ValueError(
                 f"model.vocab_size={self.model.vocab_size}: the task "
                 f"{self.data.task!r} has {len(task.vocab)} symbols"
+            )
+        if self.optim.micro_batch_size % self.data.problems_per_row:
+            raise ValueError(
+                f"optim.micro_batch_size={self.optim.micro_batch_size}: must be even "
+                "with data.pack=True"
+            )
+        if self.data.pack and self.train.loss_reduction == "none":
+            raise ValueError(
+                "train.loss_reduction='none' counts the padding that data.pack=True "
+                "leaves out; set one of them otherwise"
             )
         most = self.data.max_digits
         longest = self.eval.longest(most)
@@ -188,24 +198,31 @@ def metrics_record(
     return record
 
 
-def total_flops(experiment: Experiment, steps: int) -> int:
-    """Floating-point operations of all steps, with the depths they drew."""
-    model = experiment.model
-    width, rows = experiment.data.width, experiment.optim.micro_batch_size
-    total = 0
-    for step in range(steps):
-        n, k = losses.sample_depth(model, experiment.seed, step)
-        passes = []
-        if model.recurrences == 1:
-            passes = [(0, 1)]
-        else:
-            if experiment.train.alpha > 0:
-                passes.append((n, k))
-            if experiment.train.alpha < 1:
-                full = model.recurrences - model.max_backprop
-                passes.append((full, model.max_backprop))
-        total += rows * sum(runlog.flops_per_row(model, width, *p) for p in passes)
-    return total
+def step_flops(experiment: Experiment, step: int) -> int:
+    """Floating-point operations of one step, with the depth it drew."""
+    model, seed = experiment.model, experiment.seed
+    width = experiment.data.width
+    rows = experiment.optim.micro_batch_size // experiment.data.problems_per_row
+    passes = losses.depths(model, experiment.train.alpha, seed, step)
+    return rows * sum(runlog.flops_per_row(model, width, n, k) for n, k in passes)
+
+
+def run_record(experiment: Experiment, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What every file of results says of where its numbers come from."""
+    commit, dirty = runlog.git_state()
+    return {
+        "config": {
+            "name": experiment.name,
+            "preset": experiment.preset,
+            "overrides": dict(overrides),
+            "full": experiment.full,
+        },
+        "seed": experiment.seed,
+        "git_commit": commit,
+        "dirty": dirty,
+        "versions": runlog.versions(),
+        "device": runlog.device_name(),
+    }
 
 
 def run_evaluation(
@@ -222,26 +239,15 @@ def run_evaluation(
     done = evaluate.evaluate(
         experiment.model, experiment.data, experiment.eval, weights
     )
-    commit, dirty = runlog.git_state()
     cells = runlog.cells_json(done.cells["uniform"])
     result = {
-        "config": {
-            "name": experiment.name,
-            "preset": experiment.preset,
-            "overrides": dict(overrides),
-            "full": experiment.full,
-        },
-        "seed": experiment.seed,
-        "git_commit": commit,
-        "dirty": dirty,
-        "versions": runlog.versions(),
-        "device": runlog.device_name(),
+        **run_record(experiment, overrides),
         "num_params": num_params(weights),
         "steps": steps,
         "samples": steps * experiment.optim.micro_batch_size,
         "train_seconds": round(clock.train_seconds, 3),
         "compile_seconds": round(clock.compile_seconds, 3),
-        "flops": total_flops(experiment, steps),
+        "flops": sum(step_flops(experiment, step) for step in range(steps)),
         "eval_seconds": round(done.seconds, 3),
         "exact_match": done.exact_match,
         "cells": cells,

@@ -22,7 +22,8 @@ class Context(NamedTuple):
 
     The Abacus ids that attention compares start at 1 in every number; only `table_row`,
     the queries' rows of an Abacus table, has the offset. With a `band`, attention works
-    in blocks of tokens with neighbouring Abacus ids.
+    in blocks of tokens with neighbouring Abacus ids. With several problems in a row,
+    indices count from the start of each, and `problem` tells them apart.
     """
 
     query: Int[Array, "#b t"]
@@ -31,6 +32,7 @@ class Context(NamedTuple):
     key_abacus: Int[Array, "b s"]
     table_row: Int[Array, "b t"]
     band: banded.Band | None = None
+    problem: Int[Array, "b t"] | None = None
 
 
 class Cache(NamedTuple):
@@ -190,6 +192,8 @@ class Attention(nn.Module):
 def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
     """Which keys a query may attend to: itself and the past, within the window."""
     seen = context.key[:, None, :] <= context.query[:, :, None]
+    if context.problem is not None:
+        seen = seen & (context.problem[:, None, :] == context.problem[:, :, None])
     if config.abacus_far == "mask":
         seen = seen & ~positions.out_of_window(
             context.query_abacus, context.key_abacus, config.abacus_window

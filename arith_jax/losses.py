@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from arith_jax.data import Batch
 from arith_jax.model import forward
 from arith_jax.model_config import ModelConfig
+from arith_jax.packing import PackedBatch
 
 
 class Metrics(NamedTuple):
@@ -21,17 +22,24 @@ class Metrics(NamedTuple):
     exact_match: Float[Array, ""] | float
 
 
-def targets(batch: Batch) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
-    """Next token at every position, and whether it counts; the last never does.
+def targets(
+    batch: Batch | PackedBatch,
+) -> tuple[Int[Array, "b t"], Bool[Array, "b t"]]:
+    """Next token at every position, and whether it counts; the last of a row does not.
 
     Rolling instead of slicing keeps the row length, which suits the hardware, even.
+    Packed rows bring their labels along.
     """
+    if isinstance(batch, PackedBatch):
+        return batch.labels, batch.mask
     mask = jnp.roll(batch.mask, -1, axis=1).at[:, -1].set(False)
     return jnp.roll(batch.ids, -1, axis=1), mask
 
 
 def cross_entropy(
-    logits: Float[Array, "b t v"], batch: Batch, reduction: str = "mean"
+    logits: Float[Array, "b t v"],
+    batch: Batch | PackedBatch,
+    reduction: str = "mean",
 ) -> Float[Array, ""]:
     """Cross-entropy of the answer and `EOS`, in nats.
 
@@ -64,18 +72,26 @@ def throttle_factor(config: ModelConfig) -> float:
     return (1 + min(config.recurrences / 4, most / 2)) / most
 
 
-def correct_rows(logits: Float[Array, "b t v"], batch: Batch) -> Bool[Array, " b"]:
-    """True where every counted token is the argmax.
+def correct_rows(
+    logits: Float[Array, "b t v"], batch: Batch | PackedBatch
+) -> Bool[Array, " n"]:
+    """True where every counted token of a row, or packed problem, is the argmax.
 
     With the true answer fed in, this is exactly "greedy decoding gets it right": the
     first wrong token is the same in both.
     """
     labels, mask = targets(batch)
-    return jnp.all((jnp.argmax(logits, axis=-1) == labels) | ~mask, axis=1)
+    right = (jnp.argmax(logits, axis=-1) == labels) | ~mask
+    if isinstance(batch, PackedBatch):
+        is_first = batch.start == 0
+        right = jnp.concatenate([right | ~is_first, right | is_first])
+    return jnp.all(right, axis=1)
 
 
 def measure(
-    logits: Float[Array, "b t v"], batch: Batch, loss: Float[Array, ""]
+    logits: Float[Array, "b t v"],
+    batch: Batch | PackedBatch,
+    loss: Float[Array, ""],
 ) -> Metrics:
     """Metrics of a batch, given its loss."""
     labels, mask = targets(batch)
@@ -87,7 +103,7 @@ def measure(
 def progressive_loss(
     config: ModelConfig,
     params: dict[str, Any],
-    batch: Batch,
+    batch: Batch | PackedBatch,
     key: PRNGKeyArray,
     num_frozen: Int[Array, ""] | int,
     num_trained: int,
@@ -108,6 +124,7 @@ def progressive_loss(
         the paper uses, it draws a second Abacus offset; here both passes share one.
     """
     key_full, key_random = jax.random.split(key)
+    start = batch.start if isinstance(batch, PackedBatch) else None
     factor = throttle_factor(config) if throttle else 1.0
 
     def one_pass(key: PRNGKeyArray, n: Int[Array, ""] | int, k: int):
@@ -120,6 +137,7 @@ def progressive_loss(
             num_trained=k,
             key=key,
             train=True,
+            start=start,
         )
         return factor * cross_entropy(logits, batch, reduction), logits
 
@@ -146,3 +164,17 @@ def sample_depth(config: ModelConfig, seed: int, step: int) -> tuple[int, int]:
     n = int(rng.integers(0, config.recurrences))
     k = int(rng.integers(1, min(config.recurrences - n, config.max_backprop) + 1))
     return n, k
+
+
+def depths(
+    config: ModelConfig, alpha: float, seed: int, step: int
+) -> list[tuple[int, int]]:
+    """Recurrences (without, with gradient) of each pass of `progressive_loss`."""
+    if config.recurrences == 1:
+        return [(0, 1)]
+    passes = []
+    if alpha < 1:
+        passes.append((config.recurrences - config.max_backprop, config.max_backprop))
+    if alpha > 0:
+        passes.append(sample_depth(config, seed, step))
+    return passes

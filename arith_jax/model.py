@@ -94,9 +94,25 @@ class Transformer(nn.Module):
         return self.readout(self.core(emb, emb, context)[0])
 
 
-def make_context(abacus: Int[Array, "b t"], blocks: Blocks | None = None) -> Context:
-    """Context of whole rows: every token is a query and a key."""
+def make_context(
+    abacus: Int[Array, "b t"],
+    blocks: Blocks | None = None,
+    start: Int[Array, "b t"] | None = None,
+) -> Context:
+    """Context of whole rows: every token is a query and a key.
+
+    Raises:
+        ValueError: If rows of two problems are to be attended to in blocks.
+    """
     index = jnp.arange(abacus.shape[1])[None, :]
+    if start is not None:
+        if blocks is not None:
+            raise ValueError("blocks are for evaluation: rows of one problem each")
+        # Each problem has its own offset; other tokens have id 0 with and without.
+        parts = (jnp.where(part, abacus, 0) for part in (start == 0, start > 0))
+        first, second = map(positions.without_offset, parts)
+        place, index = first + second, index - start
+        return Context(index, index, place, place, abacus, None, start)
     place = positions.without_offset(abacus)
     band = None if blocks is None else make_band(place, blocks)
     return Context(index, index, place, place, abacus, band)
@@ -139,6 +155,7 @@ def forward(
     train: bool = False,
     state: Float[Array, "b t d"] | None = None,
     blocks: Blocks | None = None,
+    start: Int[Array, "b t"] | None = None,
 ) -> Float[Array, "b t v"]:
     """Logits after `num_frozen` recurrences without gradient and then `num_trained`.
 
@@ -155,9 +172,10 @@ def forward(
         state: State before the first recurrence; default: what the config says.
         blocks: Attend within blocks of this size (`banded.fitting_blocks`), which is
             exact for a window of Abacus ids; static. Default: whole rows.
+        start: `PackedBatch.start`, for rows of two problems. Default: one problem each.
     """
     model = Transformer(config)
-    context = make_context(abacus, blocks)
+    context = make_context(abacus, blocks, start)
     key = jax.random.key(0) if key is None else key
     num_trained = config.recurrences if num_trained is None else num_trained
     key_state, key_noise = jax.random.split(key)

@@ -190,6 +190,19 @@ def train_step(
     return state.replace(step=state.step + 1), metrics
 
 
+def compile_step(
+    configs: tuple[ModelConfig, DataConfig, optim.OptimConfig, TrainConfig],
+    num_trained: int,
+    state: TrainState,
+) -> Any:
+    """The program of `train_step` for k = `num_trained`, given the other arguments.
+
+    The state it is called with is donated: its buffers become those of the next one.
+    """
+    function = jax.jit(partial(train_step, configs, num_trained), donate_argnums=0)
+    return function.lower(state, np.int32(0), np.float32(0), np.int32(0)).compile()
+
+
 class Progress(NamedTuple):
     """What the loop reports after each step.
 
@@ -244,14 +257,14 @@ def train(
                 read_metrics(pending, step)
             return
         n, k = losses.sample_depth(model, seed, step)
-        inputs = (state, np.int32(seed), np.float32(fraction), np.int32(n))
         if k not in compiled:
             before = time.perf_counter()
             jax.block_until_ready(state)
-            function = jax.jit(partial(train_step, configs, k), donate_argnums=0)
-            compiled[k] = function.lower(*inputs).compile()
+            compiled[k] = compile_step(configs, k, state)
             compile_seconds += time.perf_counter() - before
-        state, metrics = compiled[k](*inputs)
+        state, metrics = compiled[k](
+            state, np.int32(seed), np.float32(fraction), np.int32(n)
+        )
         step += 1
         # The last step's own metrics are waited for: its time counts.
         if pending is None or step == config.steps:

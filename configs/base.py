@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     c.data.max_offset = 0  # Abacus ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
+    c.data.pack = False  # two problems a row, whose lengths are complementary: 20-digit
+    # sums take 79 tokens a pair, not 2 x 64; with width_multiple 16, not 64, on a GPU
 
     c.model = ConfigDict()
     c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols
