@@ -63,7 +63,8 @@ def flops_per_row(
 
     A multiplication and an addition count as two; the backward pass costs twice the
     forward pass; recurrences without gradient only have the forward pass. Elementwise
-    work, embeddings by look-up and the optimizer are left out.
+    work, embeddings by look-up, FIRE's small MLP and the optimizer are left out; what
+    causality or a window masks is counted.
 
     Args:
         config: The model.
