@@ -181,7 +181,7 @@ def shrink_to_cpu(c: ConfigDict) -> None:
     c.model.dtype = "float32"
     c.optim.batch_size = c.optim.micro_batch_size = 64
     c.optim.ema_decay = 0.99
-    c.train.steps = 800
+    c.train.steps = 600
     c.eval.grid_stride, c.eval.grid_samples = 5, 8
     c.eval.diagonal = (160, 1000, 10000)
     c.eval.diagonal_samples = c.eval.set_samples = 20
