@@ -65,13 +65,14 @@ def throttle_factor(config: ModelConfig) -> float:
 
 
 def correct_rows(logits: Float[Array, "b t v"], batch: Batch) -> Bool[Array, " b"]:
-    """True where every counted token is the argmax.
+    """True where every counted token is the argmax, and there is one.
 
     With the true answer fed in, this is exactly "greedy decoding gets it right": the
     first wrong token is the same in both.
     """
     labels, mask = targets(batch)
-    return jnp.all((jnp.argmax(logits, axis=-1) == labels) | ~mask, axis=1)
+    right = jnp.all((jnp.argmax(logits, axis=-1) == labels) | ~mask, axis=1)
+    return right & jnp.any(mask, axis=1)
 
 
 def measure(

@@ -17,13 +17,19 @@ def get_config() -> ConfigDict:
     c.seed = 0  # decides weights, data and noise
 
     c.data = ConfigDict()
-    c.data.task = "addition"
+    c.data.task = "addition"  # or subtraction, multiplication, sorting, bitwise_or;
+    # addsub is the first two mixed, arithmetic the first three
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
+    c.data.max_numbers = 0  # sorting: longest list trained on, uniform on 1..this
     c.data.zero_pad = False  # write both operands with the longer one's digits
-    c.data.carry_chains = 0.0  # share of examples given one long carry chain
+    c.data.carry_chains = 0.0  # share of examples given a long chain of carries/borrows
     c.data.repeats = 0.0  # share of examples made of two different digits at most
+    c.data.hard_lists = 0.0  # sorting: share of lists of numbers of one length
+    c.data.complement = False  # subtraction: negative results as ten's complement
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
-    c.data.max_offset = 0  # Abacus ids start at 1 + U{0..this}; only tables need it
+    c.data.index_hints = False  # a hint symbol before every digit (paper, fig. 21)
+    c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
+    c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
 
@@ -84,13 +90,13 @@ def get_config() -> ConfigDict:
 
     c.eval = ConfigDict()
     c.eval.seed = 2024  # of the evaluation examples, the same for every run
-    c.eval.grid_digits = 100  # grid of both operand lengths up to this; 0 is none
+    c.eval.grid_digits = 100  # grid of both sizes up to this; 0 is none
     c.eval.grid_stride = 1  # outside training, only every so many lengths
-    c.eval.grid_samples = 100  # sums per cell, as in the paper
-    c.eval.diagonal = (120, 200, 500, 1000)  # longer operands, equal lengths
-    c.eval.diagonal_samples = 1000  # sums per length
+    c.eval.grid_samples = 100  # examples per cell, as in the paper
+    c.eval.diagonal = (120, 200, 500, 1000)  # larger cells (n, n)
+    c.eval.diagonal_samples = 1000  # examples per length
     c.eval.set_lengths = (10, 20, 50, 100)  # of carry chains, zeros, equal operands
-    c.eval.set_samples = 100  # sums per length of those sets
+    c.eval.set_samples = 100  # examples per length of those sets
     c.eval.buckets = (128, 320, 640, 1536, 3072)  # row widths, in tokens, that rows
     # are padded to: each is compiled once (10-20 s on a GPU, 1-3 s on a CPU)
     c.eval.dense_width = 640  # with a window, wider rows (tokens) attend in blocks
