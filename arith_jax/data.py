@@ -29,6 +29,7 @@ class DataConfig:
     complement: bool
     blanks: float
     index_hints: bool
+    predict_prompt: bool
     position_ids: str
     max_offset: int
     offset_per: str
@@ -143,7 +144,8 @@ def training_batch(
         McLeish et al. 2024 stratify a fixed set of 20 M rows over all cells (pairs of
         operand lengths); here every batch is fresh and the task draws the cells, most
         of them uniformly. The offset is drawn per example (original: per micro-batch,
-        `offset_per="batch"`), from 0 to `max_offset` inclusive.
+        `offset_per="batch"`), from 0 to `max_offset` inclusive. `predict_prompt` is
+        its `mask_before_equals=False`.
     """
     task, most = config.make_task(), config.most
     key_shape, key_rows = jax.random.split(jax.random.fold_in(key, step))
@@ -156,7 +158,8 @@ def training_batch(
     offset = word_below(words[:, 2], config.max_offset + 1)
     if config.offset_per == "batch":
         offset = jnp.broadcast_to(offset[0], (batch_size,))
-    return as_batch(task, ids, offset, config.is_coupled, config.blanks > 0)
+    batch = as_batch(task, ids, offset, config.is_coupled, config.blanks > 0)
+    return batch._replace(mask=ids != vocab.PAD) if config.predict_prompt else batch
 
 
 def evaluation_batch(

@@ -185,8 +185,8 @@ def built(name: str, classes: Sequence[type[Any]], options: Mapping[str, Any]) -
     for key, value in options.items():
         if value and not any(key in names for names in known):
             raise ValueError(f"data.{key}={value!r}: {name} has no such option")
-    pairs = zip(classes, known, strict=True)
-    return tuple(task(**{key: options[key] for key in names}) for task, names in pairs)
+    given = [{key: options[key] for key in names & options.keys()} for names in known]
+    return tuple(task(**own) for task, own in zip(classes, given, strict=True))
 
 
 def options_of(task: type[Any]) -> set[str]:

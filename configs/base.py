@@ -29,12 +29,14 @@ def get_config() -> ConfigDict:
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
     c.data.index_hints = False  # a hint symbol before every digit (paper, fig. 21)
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
+    c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
 
     c.model = ConfigDict()
-    c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols
+    c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols; with index
+    # hints 121, for sorting 118
     c.model.width = 512  # numbers per token
     c.model.heads = 8
     c.model.mlp_width = 1024  # of the gated MLP, both halves counted
@@ -153,6 +155,26 @@ def choose(options: dict[str, str], key: str, default: str, *allowed: str) -> st
     return value
 
 
+def take_number(
+    options: dict[str, str], key: str, default: float, low: float, high: float
+) -> float:
+    """Takes a number out of the parsed options.
+
+    Raises:
+        ValueError: If it is not a number from `low` to `high`.
+    """
+    text = options.pop(key, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise ValueError(
+            f"config argument {key}={text!r}: must be a number from {low} to {high}"
+        )
+    return value
+
+
 def refuse_rest(options: dict[str, str], *known: str) -> None:
     """Raises `ValueError` if an option was not used."""
     if options:
@@ -184,7 +206,7 @@ def shrink_to_cpu(c: ConfigDict) -> None:
     c.model.dtype = "float32"
     c.optim.batch_size = c.optim.micro_batch_size = 64
     c.optim.ema_decay = 0.99
-    c.train.steps = 600
+    c.train.steps, c.train.minutes = 600, 0.0
     c.eval.grid_stride, c.eval.grid_samples = 5, 8
     c.eval.diagonal_samples = c.eval.set_samples = 25
     c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
@@ -195,6 +217,7 @@ def shrink_to_smoke(c: ConfigDict) -> None:
     """Makes any experiment small enough for a test on two CPU cores."""
     c.preset = "smoke"
     c.data.max_digits = 3
+    c.data.max_numbers = min(c.data.max_numbers, 3)
     c.data.max_offset = min(c.data.max_offset, 8)
     c.data.width_multiple = 1
     c.model.width, c.model.heads, c.model.mlp_width = 32, 2, 64
