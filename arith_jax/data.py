@@ -4,7 +4,6 @@ Imports `vocab`, `tasks`, `packing` and the pure position functions.
 """
 
 import dataclasses
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from arith_jax import packing, positions, tasks, vocab
+from arith_jax.arithmetic import Arithmetic
+from arith_jax.digits import word_below
+from arith_jax.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,20 +22,35 @@ class DataConfig:
 
     task: str
     max_digits: int
+    max_numbers: int
     zero_pad: bool
     carry_chains: float
     repeats: float
+    hard_lists: float
+    complement: bool
     blanks: float
+    index_hints: bool
+    predict_prompt: bool
+    position_ids: str
     max_offset: int
     offset_per: str
     width_multiple: int
     pack: bool
 
     def __post_init__(self):
-        if self.task != "addition":
-            raise ValueError(f"data.task={self.task!r} is unknown; allowed: addition")
+        self.make_task()
         if self.max_digits < 1:
             raise ValueError(f"data.max_digits={self.max_digits}: must be at least 1")
+        if (self.max_numbers > 0) != (self.task == "sorting"):
+            raise ValueError(
+                f"data.max_numbers={self.max_numbers}: must be at least 1 for sorting "
+                f"and 0 for other tasks, data.task={self.task!r}"
+            )
+        if self.position_ids not in ("abacus", "coupled"):
+            raise ValueError(
+                f"data.position_ids={self.position_ids!r}; allowed: 'abacus', 'coupled'"
+            )
+        self.check_packing()
         if self.max_offset < 0:
             raise ValueError(f"data.max_offset={self.max_offset}: must be at least 0")
         if self.offset_per not in ("example", "batch"):
@@ -45,24 +62,59 @@ class DataConfig:
                 f"data.width_multiple={self.width_multiple}: must be at least 1"
             )
 
-    def make_task(self) -> tasks.Addition:
+    def check_packing(self) -> None:
+        """Raises `ValueError` if the rows cannot be packed."""
+        others = ("blanks", "index_hints", "predict_prompt")
+        found = [name for name in others if getattr(self, name)]
+        if self.position_ids != "abacus":
+            found.append("position_ids")
+        if not isinstance(self.make_task(), Arithmetic):
+            found.append("task")
+        if self.pack and found:
+            raise ValueError(
+                f"data.pack=True with data.{found[0]}={getattr(self, found[0])!r}: "
+                "only plain rows of one operation are packed; set data.pack=False"
+            )
+
+    def make_task(self) -> Task:
         """The task these settings describe."""
-        return tasks.Addition(
-            self.zero_pad, self.carry_chains, self.repeats, self.blanks
-        )
+        options = {
+            name: getattr(self, name)
+            for name in (
+                *("zero_pad", "carry_chains", "repeats", "hard_lists", "complement"),
+                *("blanks", "index_hints"),
+            )
+        }
+        return tasks.make_task(self.task, options)
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """The largest trained cell."""
+        return self.max_numbers or self.max_digits, self.max_digits
+
+    @property
+    def is_coupled(self) -> bool:
+        """Whether position ids are those of position coupling."""
+        return self.position_ids == "coupled"
 
     @property
     def width(self) -> int:
         """Tokens of a training row."""
-        task, most = self.make_task(), self.max_digits
-        if self.pack:
-            return round_up(packing.row_width(task, most), self.width_multiple)
-        return round_up(task.row_width(most, most), self.width_multiple)
+        task = self.make_task()
+        if self.pack and isinstance(task, Arithmetic):
+            width = packing.row_width(task, self.max_digits)
+        else:
+            width = task.row_width(*self.most)
+        return round_up(width, self.width_multiple)
 
     @property
     def problems_per_row(self) -> int:
         """Problems in a training row."""
         return 2 if self.pack else 1
+
+    def longest_position(self, cell: tuple[int, int]) -> int:
+        """Largest position id of a cell with offset 0."""
+        return self.make_task().longest_number(*cell) + self.is_coupled
 
 
 class Batch(NamedTuple):
@@ -91,13 +143,19 @@ def answer_mask(
 
 
 def as_batch(
-    task: tasks.Addition,
+    task: Task,
     ids: Int[Array, "b t"],
     offset: Int[Array, " b"] | int = 0,
+    is_coupled: bool = False,
+    has_blanks: bool = False,
 ) -> Batch:
-    """Adds Abacus positions and the target mask to rows of ids."""
-    is_blank = ids == vocab.PAD if task.blanks > 0 else None
-    pos = positions.abacus_positions(vocab.is_digit(ids), offset, is_blank)
+    """Adds position ids, Abacus or coupled, and the target mask to rows of ids."""
+    is_digit, is_blank = vocab.is_digit(ids), ids == vocab.PAD if has_blanks else None
+    if is_coupled:
+        is_token = ids >= vocab.FIRST_SYMBOL
+        pos = positions.coupled_positions(is_digit, is_token, offset, is_blank)
+    else:
+        pos = positions.abacus_positions(is_digit, offset, is_blank)
     return Batch(ids, pos, answer_mask(ids, task.vocab.id("=")))
 
 
@@ -109,55 +167,57 @@ def training_batch(
 ) -> Batch | packing.PackedBatch:
     """The batch of one step: a pure function of key and step.
 
-    Both operand lengths are uniform on 1 to `max_digits`, independently. With `pack`
-    the `batch_size` problems, an even number, share rows in pairs.
+    With `pack` the `batch_size` problems, an even number, share rows in pairs.
 
     Source:
-        McLeish et al. 2024 stratify a fixed set of 20 M rows over all length pairs;
-        here every batch is fresh. The offset is drawn per example (original: per
-        micro-batch, `offset_per="batch"`), from 0 to `max_offset` inclusive.
+        McLeish et al. 2024 stratify a fixed set of 20 M rows over all cells (pairs of
+        operand lengths); here every batch is fresh and the task draws the cells, most
+        of them uniformly. The offset is drawn per example (original: per micro-batch,
+        `offset_per="batch"`), from 0 to `max_offset` inclusive. `predict_prompt` is
+        its `mask_before_equals=False`.
     """
-    task, most = config.make_task(), config.max_digits
+    task, most = config.make_task(), config.most
     key_shape, key_rows = jax.random.split(jax.random.fold_in(key, step))
     words = jax.random.bits(key_shape, (batch_size, 3))
     keys = jax.random.split(key_rows, batch_size)
-    offset = tasks.word_below(words[:, 2], config.max_offset + 1)
+    offset = word_below(words[:, 2], config.max_offset + 1)
     if config.offset_per == "batch":
         offset = jnp.broadcast_to(offset[0], (batch_size,))
-    if config.pack:
+    if config.pack and isinstance(task, Arithmetic):
         key_pairs = jax.random.fold_in(key_shape, 1)
-        lengths, kinds = packing.draw_pairs(task, key_pairs, batch_size // 2, most)
-        # The kinds are drawn already.
-        task = dataclasses.replace(task, carry_chains=0.0, repeats=0.0)
-        sample = partial(task.sample, max_digits=most, width=config.width + 1)
+        cells, kinds = packing.draw_pairs(task, key_pairs, batch_size // 2, most[1])
         ids = jax.vmap(
-            lambda k, ab, kind: sample(k, *ab, kind=0 if kind is None else kind)
-        )(keys, lengths, kinds)
+            lambda k, ab, kind: task.sample(
+                k, ab[0], ab[1], most, config.width + 1, kind
+            )
+        )(keys, cells, kinds)
         return packing.join(*as_batch(task, ids, offset))
-    lengths = 1 + tasks.word_below(words[:, :2], most)
+    cells = jax.vmap(lambda word: task.draw_cell(word, most))(words[:, :2])
     ids = jax.vmap(lambda k, ab: task.sample(k, ab[0], ab[1], most, config.width))(
-        keys, lengths
+        keys, cells
     )
-    return as_batch(task, ids, offset)
+    batch = as_batch(task, ids, offset, config.is_coupled, config.blanks > 0)
+    return batch._replace(mask=ids != vocab.PAD) if config.predict_prompt else batch
 
 
 def evaluation_batch(
-    task: tasks.Addition,
+    task: Task,
     key: PRNGKeyArray,
     rows: Int[Array, "b 4"],
-    max_digits: int,
+    sizes: tuple[int, int],
     width: int,
+    is_coupled: bool = False,
 ) -> Batch:
     """Fixed examples, offset 0: row (k, a, b, i) is example i of cell (a, b), kind k.
 
     An example depends on the key and its row alone, not on what else is in the batch
-    or on the sizes it is padded to. Kinds are in the order of `tasks.OPERANDS`.
+    or on the sizes it is padded to. Kinds are in the order of the task's.
     """
 
     def sample(row: Int[Array, " 4"]) -> Int[Array, " t"]:
         row_key = key
         for part in row:
             row_key = jax.random.fold_in(row_key, part)
-        return task.sample(row_key, row[1], row[2], max_digits, width, row[0])
+        return task.sample(row_key, row[1], row[2], sizes, width, row[0], row[3])
 
-    return as_batch(task, jax.vmap(sample)(rows))
+    return as_batch(task, jax.vmap(sample)(rows), 0, is_coupled)

@@ -23,7 +23,7 @@ def empty_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
     return Cache(zeros, zeros)
 
 
-@partial(jax.jit, static_argnums=(0, 4, 6))
+@partial(jax.jit, static_argnums=(0, 4, 6, 7))
 def decode(
     config: ModelConfig,
     params: Any,
@@ -32,6 +32,7 @@ def decode(
     num_new: int,
     abacus: Int[Array, "b p"],
     stop: bool = True,
+    is_coupled: bool = False,
 ) -> Int[Array, "b {num_new}"]:
     """Greedy continuation of prompts of different lengths, with cached keys and values.
 
@@ -44,8 +45,9 @@ def decode(
         prompts: Prompts, padded on the right with `PAD`.
         lengths: Tokens of each prompt, at least 1.
         num_new: Tokens to generate; static.
-        abacus: Abacus id of each prompt token; 0 at the padding.
+        abacus: Position id of each prompt token; 0 at the padding.
         stop: Whether all tokens after the first `EOS` of a row are `PAD`; static.
+        is_coupled: Whether position ids are coupled instead of Abacus ids; static.
 
     Returns:
         Generated tokens.
@@ -89,7 +91,10 @@ def decode(
         token = jnp.where(done, vocab.PAD, jnp.argmax(logits, axis=-1))
         done = done | (stop & (token == vocab.EOS))
         here = lengths + step
-        own = positions.next_abacus_position(previous, vocab.is_digit(token))
+        is_token = token >= vocab.FIRST_SYMBOL
+        own = positions.next_position(
+            previous, vocab.is_digit(token), is_token, is_coupled
+        )
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
         row = own[:, None]
         context = Context(here[:, None], index, row, key_abacus, row)
@@ -106,24 +111,34 @@ def decode(
 def answers(
     model: ModelConfig, data: DataConfig, params: Any, expressions: Sequence[str]
 ) -> list[str]:
-    """The model's own answers to expressions such as `98+120`.
+    """The model's own answers to expressions of its task, such as `98+120`.
 
     Raises:
         ValueError: If an expression is not one of the task, or its numbers are too long
             for the model's position table.
     """
     task = data.make_task()
-    prompts = [task.vocab.encode(task.prompt(text)) for text in expressions]
-    longest = max(task.longest_in_prompt(task.prompt(text)) for text in expressions)
+    texts = [task.prompt(text) for text in expressions]
+    prompts = [task.vocab.encode(text) for text in texts]
+    cells = [task.sizes(text) for text in texts]
     # Few distinct shapes: every new one costs a compilation.
-    num_new = round_up(task.longest_number(longest, longest) + 1, 32)
+    num_new = round_up(max(task.answer_width(*cell) for cell in cells) + 1, 32)
     width = round_up(max(len(prompt) for prompt in prompts), 64)
-    model.check_table(task.longest_number(longest, longest), 0)
+    model.check_table(max(data.longest_position(cell) for cell in cells), 0)
     model.check_row(width + num_new)
     ids = np.full((len(prompts), width), vocab.PAD, np.int32)
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = jnp.array([len(prompt) for prompt in prompts])
-    batch = as_batch(task, jnp.array(ids))
-    tokens = decode(model, params, batch.ids, lengths, num_new, batch.positions)
-    return [task.read(task.vocab.decode(row)) for row in np.asarray(tokens).tolist()]
+    batch = as_batch(task, jnp.array(ids), 0, data.is_coupled)
+    tokens = decode(
+        model,
+        params,
+        batch.ids,
+        lengths,
+        num_new,
+        batch.positions,
+        is_coupled=data.is_coupled,
+    )
+    found = [task.vocab.decode(row) for row in np.asarray(tokens).tolist()]
+    return [task.read(*pair) for pair in zip(texts, found, strict=True)]

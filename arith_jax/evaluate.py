@@ -1,4 +1,4 @@
-"""Exact match over cells of operand lengths, by teacher forcing."""
+"""Exact match over the cells of a task, by teacher forcing."""
 
 import dataclasses
 import time
@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from arith_jax import losses, tasks
+from arith_jax import losses
 from arith_jax.banded import Blocks, fitting_blocks
 from arith_jax.data import DataConfig, evaluation_batch, round_up
 from arith_jax.model import forward
 from arith_jax.model_config import ModelConfig
+from arith_jax.tasks import Task
 
-# A cell's lengths and how many examples of it: (a, b, count).
+# A cell's sizes and how many examples of it: (a, b, count).
 CellRequest = tuple[int, int, int]
 
 
@@ -54,55 +55,55 @@ class EvalConfig:
                 f"{self.grid_samples}: must be at least 1; for no grid, grid_digits=0"
             )
 
-    def grid_lengths(self) -> list[int]:
-        """Operand lengths of the grid's rows and columns: 1, then every stride."""
+    def grid_sizes(self, trained: int) -> list[int]:
+        """Sizes on one axis of the grid: 1, every stride, and all trained ones."""
         strided = range(self.grid_stride, self.grid_digits + 1, self.grid_stride)
-        return sorted({1, *strided} if self.grid_digits else set())
+        inside = range(1, min(trained, self.grid_digits) + 1)
+        return sorted({1, *strided, *inside} if self.grid_digits else set())
 
-    def requests(self, max_digits: int) -> dict[str, list[CellRequest]]:
-        """The cells of every set, by name; `uniform` is the grid and the diagonal.
+    def requests(
+        self, task: Task, most: tuple[int, int]
+    ) -> dict[str, list[CellRequest]]:
+        """The cells of every set, by kind; the task's parts get grid and diagonal.
 
-        Lengths within training are always in the grid, whatever the stride.
+        Args:
+            task: What is evaluated.
+            most: The largest trained cell, all below which are in the grid.
         """
-        lengths = sorted(
-            {*self.grid_lengths(), *range(1, self.grid_id(max_digits) + 1)}
-        )
-        grid = [(a, b, self.grid_samples) for a in lengths for b in lengths]
-        known = {(a, b) for a, b, _ in grid}
-        diagonal = [
-            (n, n, self.diagonal_samples)
-            for n in self.diagonal
-            if (n, n) not in known and self.diagonal_samples
-        ]
-        requests = {"uniform": grid + diagonal}
-        for kind in list(tasks.OPERANDS)[1:] if self.set_samples else []:
-            # 999...9 + 1 has one example per length.
-            requests[kind] = [
-                (n, 1, 1) if kind == "nines" else (n, n, self.set_samples)
-                for n in self.set_lengths
-            ]
+        rows, columns = map(self.grid_sizes, most)
+        grid = [(a, b) for a in rows for b in columns]
+        beyond = [(n, n) for n in self.diagonal if (n, n) not in set(grid)]
+        requests = {}
+        for kind in task.parts:
+            cells = [task.cell(kind, *cell, self.grid_samples) for cell in grid]
+            for cell in beyond if self.diagonal_samples else []:
+                cells.append(task.cell(kind, *cell, self.diagonal_samples))
+            requests[kind] = cells
+        for kind in task.kinds if self.set_samples else []:
+            if kind not in task.parts:
+                requests[kind] = [
+                    task.cell(kind, n, n, self.set_samples) for n in self.set_lengths
+                ]
         return requests
-
-    def grid_id(self, max_digits: int) -> int:
-        """Largest trained length inside the grid."""
-        return min(max_digits, self.grid_digits)
 
     def bucket(self, width: int) -> int:
         """Padded width of a row: the next bucket, or a multiple of the largest."""
         fitting = [bucket for bucket in self.buckets if bucket >= width]
         return min(fitting, default=round_up(width, max(self.buckets)))
 
-    def longest(self, max_digits: int) -> int:
-        """Most digits of any operand evaluated."""
-        cells = [cell for cells in self.requests(max_digits).values() for cell in cells]
-        return max((max(a, b) for a, b, _ in cells), default=max_digits)
+    def longest(self, task: Task, most: tuple[int, int]) -> tuple[int, int]:
+        """The largest size evaluated on each axis."""
+        requests = self.requests(task, most)
+        cells = [cell for cells in requests.values() for cell in cells]
+        largest = [max((cell[axis] for cell in cells), default=0) for axis in (0, 1)]
+        return largest[0] or most[0], largest[1] or most[1]
 
 
 class Cell(NamedTuple):
-    """Counts of one cell: lengths, exactly right, examples, right answer tokens.
+    """Counts of one cell: sizes, exactly right, examples, right answer tokens.
 
-    `per_digit_correct[i]` counts the examples whose answer token i (least significant
-    digit first, `EOS` among them) is right; shorter answers count as right there.
+    `per_digit_correct[i]` counts the examples whose answer token i (in the order they
+    are written, `EOS` among them) is right; shorter answers count as right there.
     """
 
     a: int
@@ -117,19 +118,20 @@ def grader(
     model: ModelConfig,
     data: DataConfig,
     seed: int,
-    digits: int,
+    sizes: tuple[int, int],
     width: int,
     blocks: Blocks | None,
 ) -> Any:
     """The compiled grader of one bucket: rows -> right rows, right answer tokens."""
     task = data.make_task()
-    answer = task.longest_number(digits, digits) + 1
+    answer = task.answer_width(*sizes) + 1
 
     @jax.jit
     def grade(
         params: Any, rows: Int[Array, "b 4"]
     ) -> tuple[Bool[Array, " b"], Bool[Array, "b d"]]:
-        batch = evaluation_batch(task, jax.random.key(seed), rows, digits, width)
+        key = jax.random.key(seed)
+        batch = evaluation_batch(task, key, rows, sizes, width, data.is_coupled)
         logits = forward(model, params, batch.ids, batch.positions, blocks=blocks)
         labels, mask = losses.targets(batch)
         wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
@@ -160,14 +162,13 @@ def exact_match(
         data: Says how rows are written.
         config: Seed of the examples and the sizes of a batch.
         params: Parameters, or their moving average.
-        requests: For each kind of operands (`tasks.OPERANDS`), lengths and number of
-            examples of its cells.
+        requests: For each kind of the task, sizes and number of examples of its cells.
 
     Returns:
         Cells by kind, in the order of the requests.
     """
     task = data.make_task()
-    kinds = list(tasks.OPERANDS)
+    kinds = list(task.kinds)
     buckets: dict[int, list[tuple[str, CellRequest]]] = {}
     for kind, cells in requests.items():
         for request in cells:
@@ -175,21 +176,23 @@ def exact_match(
             buckets.setdefault(width, []).append((kind, request))
     graded: dict[tuple[str, CellRequest], Cell] = {}
     for width, cells in sorted(buckets.items()):
-        digits = round_up(max(max(request[:2]) for _, request in cells), 8)
+        # Few distinct sizes: every new one is a compilation.
+        most_a, most_b = (max(r[axis] for _, r in cells) for axis in (0, 1))
+        sizes = round_up(most_a, 8), round_up(most_b, 8)
         counts = np.array([request[2] for _, request in cells])
         # Row (k, a, b, i) is example i of a cell; `owner` says of which.
         owner = np.repeat(np.arange(len(cells)), counts)
-        named = np.array([(kinds.index(kind), *lengths) for kind, lengths in cells])
+        named = np.array([(kinds.index(kind), *request) for kind, request in cells])
         example = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         rows = np.column_stack([named[owner, :3], example]).astype(np.int32)
         right, digits_right = grade_rows(
-            model, data, config, params, rows, digits, width
+            model, data, config, params, rows, sizes, width
         )
         correct = np.bincount(owner, right, len(cells)).astype(int)
         per_digit = np.zeros((len(cells), digits_right.shape[1]), np.int64)
         np.add.at(per_digit, owner, digits_right)
         for index, (kind, (a, b, total)) in enumerate(cells):
-            tokens = per_digit[index, : task.longest_number(a, b) + 1]
+            tokens = per_digit[index, : task.answer_width(a, b) + 1]
             cell = Cell(a, b, int(correct[index]), total, tokens.tolist())
             graded[kind, (a, b, total)] = cell
     return {
@@ -204,7 +207,7 @@ def grade_rows(
     config: EvalConfig,
     params: Any,
     rows: np.ndarray,
-    digits: int,
+    sizes: tuple[int, int],
     width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right rows [n] and right answer tokens [n, d] of one bucket, batch by batch."""
@@ -212,7 +215,7 @@ def grade_rows(
     fitting = 1 << max(len(rows) - 1, 0).bit_length()
     blocks = blocks_for(config, model, data, width)
     size = min(batch_rows(config, model, width, blocks), fitting)
-    grade = grader(model, data, config.seed, digits, width, blocks)
+    grade = grader(model, data, config.seed, sizes, width, blocks)
     found, pending = [], []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -233,11 +236,12 @@ def blocks_for(
 ) -> Blocks | None:
     """Blocks for attention in rows of this width; None: whole rows.
 
-    Blanks are symbols that every later token sees, so they need whole rows.
+    Operators that share the ids of digits (coupled) have no bound here.
     """
-    if width <= config.dense_width or model.abacus_far != "mask" or data.blanks > 0:
-        return None
     task = data.make_task()
+    has_bound = task.num_numbers > 0 and not data.is_coupled
+    if width <= config.dense_width or model.abacus_far != "mask" or not has_bound:
+        return None
     return fitting_blocks(task.num_numbers, task.num_symbols, model.abacus_window)
 
 
@@ -251,40 +255,75 @@ def batch_rows(
     return max(1, min(by_tokens, by_logits))
 
 
-def summarise(cells: Sequence[Cell], max_digits: int) -> dict[str, dict[str, int]]:
-    """Counts inside training lengths, outside within 100 x 100, and beyond.
+Counts = dict[str, dict[str, int]]
 
-    Keys without any example are absent.
+
+def summarise(cells: Sequence[Cell], task: Task, most: tuple[int, int]) -> Counts:
+    """Counts of the task's regions: inside training, outside, and so on.
+
+    Regions without any example are absent.
     """
-    groups = {
-        "id": lambda n: n <= max_digits,
-        "ood": lambda n: max_digits < n <= 100,
-        "ood_100plus": lambda n: n > max(100, max_digits),
-    }
-    summary = {}
-    for name, belongs in groups.items():
-        chosen = [cell for cell in cells if belongs(max(cell.a, cell.b))]
-        total = sum(cell.total for cell in chosen)
-        if total:
-            correct = sum(cell.correct for cell in chosen)
-            summary[name] = {"correct": correct, "total": total}
-    return summary
+    summary: Counts = {}
+    for cell in cells:
+        for name in task.regions(cell.a, cell.b, most) if cell.total else ():
+            counts = summary.setdefault(name, {"correct": 0, "total": 0})
+            counts["correct"] += cell.correct
+            counts["total"] += cell.total
+    return dict(sorted(summary.items()))
+
+
+def merged(parts: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """The cells of several kinds as one: their counts added up."""
+    found = []
+    for cells in zip(*parts, strict=True):
+        longest = max(len(cell.per_digit_correct) for cell in cells)
+        digits = np.zeros(longest, np.int64)
+        for cell in cells:
+            digits[: len(cell.per_digit_correct)] += cell.per_digit_correct
+            # A shorter answer counts as right where it has no token.
+            digits[len(cell.per_digit_correct) :] += cell.total
+        correct, total = (
+            sum(getattr(cell, name) for cell in cells) for name in ("correct", "total")
+        )
+        found.append(Cell(cells[0].a, cells[0].b, correct, total, digits.tolist()))
+    return found
 
 
 class Evaluation(NamedTuple):
-    """Cells of every evaluation set, by name, the summary of `uniform`, seconds."""
+    """Everything that was counted.
 
-    cells: dict[str, list[Cell]]
-    exact_match: dict[str, dict[str, int]]
+    Attributes:
+        cells: Grid and diagonal, the task's parts added up.
+        exact_match: The regions of `cells`.
+        first_answer: Of its first answer token, if the task gives that a meaning.
+        parts: Cells of each part, if there are several.
+        sets: Cells of the other sets.
+        seconds: Spent, compilation included.
+    """
+
+    cells: list[Cell]
+    exact_match: Counts
+    first_answer: Counts
+    parts: dict[str, list[Cell]]
+    sets: dict[str, list[Cell]]
     seconds: float
 
 
 def evaluate(
     model: ModelConfig, data: DataConfig, config: EvalConfig, params: Any
 ) -> Evaluation:
-    """Everything the config asks for; seconds include compilation."""
+    """Everything the config asks for."""
     started = time.perf_counter()
-    requests = config.requests(data.max_digits)
-    cells = exact_match(model, data, config, params, requests)
-    summary = summarise(cells["uniform"], data.max_digits)
-    return Evaluation(cells, summary, time.perf_counter() - started)
+    task, most = data.make_task(), data.most
+    found = exact_match(model, data, config, params, config.requests(task, most))
+    parts = {kind: found.pop(kind) for kind in task.parts}
+    cells = merged(list(parts.values()))
+    first = [cell._replace(correct=cell.per_digit_correct[0]) for cell in cells]
+    return Evaluation(
+        cells,
+        summarise(cells, task, most),
+        summarise(first, task, most) if task.first_answer else {},
+        parts if len(parts) > 1 else {},
+        found,
+        time.perf_counter() - started,
+    )

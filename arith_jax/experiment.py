@@ -87,11 +87,12 @@ class Experiment:
                 "train.loss_reduction='none' counts the padding that data.pack=True "
                 "leaves out; set one of them otherwise"
             )
-        most = self.data.max_digits
-        longest = self.eval.longest(most)
-        self.model.check_table(task.longest_number(most, most), self.data.max_offset)
-        self.model.check_table(task.longest_number(longest, longest), 0)
-        width = self.eval.bucket(task.row_width(longest, longest))
+        most = self.data.most
+        longest = self.eval.longest(task, most)
+        trained = self.data.longest_position(most)
+        self.model.check_table(trained, self.data.max_offset)
+        self.model.check_table(self.data.longest_position(longest), 0)
+        width = self.eval.bucket(task.row_width(*longest))
         self.model.check_row(max(self.data.width, width))
 
     @property
@@ -239,7 +240,8 @@ def run_evaluation(
     done = evaluate.evaluate(
         experiment.model, experiment.data, experiment.eval, weights
     )
-    cells = runlog.cells_json(done.cells["uniform"])
+    task, most = experiment.data.make_task(), experiment.data.most
+    cells = runlog.cells_json(done.cells)
     result = {
         **run_record(experiment, overrides),
         "num_params": num_params(weights),
@@ -252,19 +254,26 @@ def run_evaluation(
         "exact_match": done.exact_match,
         "cells": cells,
         "sets": {
-            kind: runlog.cells_json(found)
-            for kind, found in done.cells.items()
-            if kind != "uniform" and found
+            kind: runlog.cells_json(found) for kind, found in done.sets.items() if found
         },
     }
-    most = experiment.data.max_digits
+    if task.first_answer:
+        result["first_answer"] = done.first_answer
+    if done.parts:
+        result["parts"] = {
+            kind: {
+                "exact_match": evaluate.summarise(found, task, most),
+                "cells": runlog.cells_json(found),
+            }
+            for kind, found in done.parts.items()
+        }
     lengths, correct, total = plots.grid_arrays(cells)
     np.savez(workdir / "grid.npz", lengths=lengths, correct=correct, total=total)
-    title = f"{experiment.name}: addition, trained on at most {most} digits"
-    plots.draw_grid(workdir / "grid.png", cells, most, title)
-    plots.draw_digits(workdir / "digits.png", cells, title)
+    title = f"{experiment.name}: {task.title}, trained to {task.cell_label(*most)}"
+    plots.draw_grid(workdir / "grid.png", cells, most, title, task.axes)
+    plots.draw_digits(workdir / "digits.png", cells, title, task.answer_axis)
     runlog.write_json(workdir / "result.json", result)
-    runlog.print_result(result, console)
+    runlog.print_result(result, task, console)
     for line in solved_examples(experiment, weights):
         console.print(line, soft_wrap=True)
     console.print(f"results in {workdir}", soft_wrap=True)
@@ -272,19 +281,23 @@ def run_evaluation(
 
 
 def solved_examples(experiment: Experiment, weights: Any) -> list[str]:
-    """A few sums as the model solves them, by greedy decoding, at growing lengths."""
-    most = experiment.data.max_digits
-    limit = experiment.eval.longest(most)
+    """A few exercises as the model solves them, by greedy decoding, of growing size."""
+    task, most = experiment.data.make_task(), experiment.data.most
+    limits = experiment.eval.longest(task, most)
     rng = random.Random(experiment.eval.seed)
-    expressions = ["999+1"] if most >= 3 else ["9+1"]
-    for length in sorted({most, min(4 * most, limit), min(10 * most, limit, 60)}):
-        a, b = (rng.randrange(10 ** (length - 1), 10**length) for _ in range(2))
-        expressions.append(f"{a}+{b}")
+    sizes = {most}
+    for factor, cap in ((4, 10**9), (10, 60)):
+        a, b = (
+            max(n, min(factor * n, limit, cap))
+            for n, limit in zip(most, limits, strict=True)
+        )
+        sizes.add((a, b))
+    expressions = task.examples(rng, sorted(sizes))
     answers = decode.answers(experiment.model, experiment.data, weights, expressions)
-    task = experiment.data.make_task()
     lines = []
     for expression, answer in zip(expressions, answers, strict=True):
-        truth = task.read(task.truth(task.prompt(expression)))
+        prompt = task.prompt(expression)
+        truth = task.read(prompt, task.truth(prompt))
         verdict = "right" if answer == truth else f"wrong, it is {truth}"
         lines.append(f"{expression} = {answer}  ({verdict})")
     return lines
@@ -323,7 +336,7 @@ def run(
     if mode == "train_and_eval" and finished.exists():
         result = json.loads(finished.read_text())
         console.print(f"{workdir} is finished; nothing to train", soft_wrap=True)
-        runlog.print_result(result, console)
+        runlog.print_result(result, experiment.data.make_task(), console)
         return result
     if mode == "eval":
         like = jax.eval_shape(

@@ -77,6 +77,8 @@ def correct_rows(
 ) -> Bool[Array, " n"]:
     """True where every counted token of a row, or packed problem, is the argmax.
 
+    Rows in which nothing counts are not right.
+
     With the true answer fed in, this is exactly "greedy decoding gets it right": the
     first wrong token is the same in both.
     """
@@ -85,7 +87,8 @@ def correct_rows(
     if isinstance(batch, PackedBatch):
         is_first = batch.start == 0
         right = jnp.concatenate([right | ~is_first, right | is_first])
-    return jnp.all(right, axis=1)
+        mask = jnp.concatenate([mask & is_first, mask & ~is_first])
+    return jnp.all(right, axis=1) & jnp.any(mask, axis=1)
 
 
 def measure(

@@ -5,7 +5,7 @@ lengths add up to almost the same for every row: the pairs of operand lengths ar
 sorted by the tokens they take, and the r-th shortest shares a row with the r-th
 longest. If r is uniform, so is each problem's pair of lengths. The shapes stay static,
 and nothing is sorted or searched at run time.
-Imports `vocab` and `tasks`.
+Imports `vocab` and `arithmetic`.
 """
 
 import itertools
@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from arith_jax import tasks, vocab
+from arith_jax import vocab
+from arith_jax.arithmetic import Arithmetic, mixed_kind
+from arith_jax.digits import word_below
 
 
 class PackedBatch(NamedTuple):
@@ -34,14 +36,14 @@ class PackedBatch(NamedTuple):
     start: Int[Array, "b t"]
 
 
-def cells_by_width(task: tasks.Addition, max_digits: int) -> np.ndarray:
+def cells_by_width(task: Arithmetic, max_digits: int) -> np.ndarray:
     """All pairs of operand lengths [n 2], from the narrowest row to the widest."""
     lengths = range(1, max_digits + 1)
     cells = itertools.product(lengths, lengths)
     return np.array(sorted(cells, key=lambda cell: (task.row_width(*cell), cell)))
 
 
-def row_width(task: tasks.Addition, max_digits: int) -> int:
+def row_width(task: Arithmetic, max_digits: int) -> int:
     """Tokens of the longest row of two problems; neither `EOS` is read."""
     cells = cells_by_width(task, max_digits).tolist()
     pairs = list(zip(cells, reversed(cells), strict=True))
@@ -52,8 +54,8 @@ def row_width(task: tasks.Addition, max_digits: int) -> int:
 
 
 def draw_pairs(
-    task: tasks.Addition, key: PRNGKeyArray, rows: int, max_digits: int
-) -> tuple[Int[Array, "n 2"], Int[Array, " n"] | None]:
+    task: Arithmetic, key: PRNGKeyArray, rows: int, max_digits: int
+) -> tuple[Int[Array, "n 2"], Int[Array, " n"]]:
     """Operand lengths and kinds of operands of problems 2i and 2i + 1 of each row i.
 
     Each problem by itself has the distribution of unpacked ones: lengths uniform on 1
@@ -61,18 +63,18 @@ def draw_pairs(
     half of the `repeats`. Both problems of a row are of one kind.
 
     Returns:
-        Lengths, and indices into `tasks.OPERANDS`; None if all are uniform.
+        Lengths, and indices into the task's kinds.
     """
     words = jax.random.bits(key, (rows, 3))
     cells = jnp.array(cells_by_width(task, max_digits))
-    rank = tasks.word_below(words[:, 0], len(cells))
+    rank = word_below(words[:, 0], len(cells))
     lengths = jnp.stack([cells[rank], cells[len(cells) - 1 - rank]], axis=1)
     shares = {"chains": task.carry_chains, "repeats": task.repeats}
     if not sum(shares.values()):
-        return lengths.reshape(-1, 2), None
-    kind = jax.vmap(lambda word: tasks.mixed_kind(word, shares))(words[:, 1])
-    repeats = list(tasks.OPERANDS).index("repeats")
-    alike = (kind == repeats) & (words[:, 2] % 2 == 0)
+        return lengths.reshape(-1, 2), jnp.zeros((2 * rows,), jnp.int32)
+    kinds = list(task.drawn)
+    kind = jax.vmap(lambda word: mixed_kind(word, shares, kinds))(words[:, 1])
+    alike = (kind == kinds.index("repeats")) & (words[:, 2] % 2 == 0)
     first = lengths[:, :1, :1]
     equal = jnp.concatenate([first, max_digits + 1 - first], axis=1)
     lengths = jnp.where(alike[:, None, None], equal, lengths)

@@ -30,11 +30,15 @@ def grid_arrays(
 
 
 def draw_grid_panel(
-    axes: Axes, cells: Sequence[Mapping[str, Any]], max_digits: int
+    axes: Axes,
+    cells: Sequence[Mapping[str, Any]],
+    max_digits: int,
+    max_numbers: int = 0,
 ) -> QuadMesh:
-    """Exact match over both operand lengths, the trained square drawn.
+    """Exact match over both sizes of a cell, the trained rectangle drawn.
 
-    Lengths that were not evaluated take the colour of the next longer one that was.
+    The rectangle ends at `max_digits` on both axes, or at `max_numbers` on the first.
+    Sizes that were not evaluated take the colour of the next longer one that was.
     """
     lengths, correct, total = grid_arrays(cells)
     share = np.where(total > 0, 100 * correct / np.maximum(total, 1), np.nan)
@@ -42,13 +46,13 @@ def draw_grid_panel(
     # Colour-blind safe, and darker is worse: a perfect grid is bright.
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="lightgrey")
     mesh = axes.pcolormesh(edges, edges, share, cmap=colours, vmin=0, vmax=100)
-    box = np.array([0.5, max_digits + 0.5])
+    right, top = max_digits + 0.5, (max_numbers or max_digits) + 0.5
     axes.plot(
-        box[[0, 1, 1]],
-        box[[1, 1, 0]],
+        [0.5, right, right],
+        [top, top, 0.5],
         color="red",
         linewidth=2,
-        label="trained lengths",
+        label="trained",
     )
     axes.set_aspect("equal")
     return mesh
@@ -57,15 +61,24 @@ def draw_grid_panel(
 def draw_grid(
     path: pathlib.Path,
     cells: Sequence[Mapping[str, Any]],
-    max_digits: int,
+    most: tuple[int, int],
     title: str,
+    labels: tuple[str, str],
 ) -> None:
-    """Heat map of exact match over both operand lengths, as a file."""
+    """Heat map of exact match over both sizes of a cell, as a file.
+
+    Args:
+        path: The picture.
+        cells: As in `result.json`.
+        most: The largest trained cell.
+        title: Of the picture.
+        labels: What the sizes a (upwards) and b (to the right) are.
+    """
     figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    mesh = draw_grid_panel(axes, cells, max_digits)
-    axes.set_xlabel("digits of the second operand")
-    axes.set_ylabel("digits of the first operand")
+    mesh = draw_grid_panel(axes, cells, max_digits=most[1], max_numbers=most[0])
+    axes.set_xlabel(labels[1])
+    axes.set_ylabel(labels[0])
     axes.set_title(title, fontsize=11)
     axes.legend(loc="upper right", framealpha=0.9)
     figure.colorbar(mesh, ax=axes, label="exact match, %")
@@ -73,9 +86,9 @@ def draw_grid(
 
 
 def draw_digits(
-    path: pathlib.Path, cells: Sequence[Mapping[str, Any]], title: str
+    path: pathlib.Path, cells: Sequence[Mapping[str, Any]], title: str, label: str
 ) -> None:
-    """Share of right answer digits at every place, one line per diagonal length."""
+    """Share of right answer tokens at every place, one line per diagonal cell."""
     figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     chosen = [c for c in cells if c["a"] == c["b"] and c["total"] and c["a"] >= 10]
@@ -85,13 +98,13 @@ def draw_digits(
         axes.plot(np.arange(1, len(share) + 1), share, color=colour, linewidth=1)
     axes.set_xscale("log")
     axes.set_ylim(0, 102)
-    axes.set_xlabel("answer digit, least significant first")
+    axes.set_xlabel(label)
     axes.set_ylabel("right, %")
     axes.set_title(title, fontsize=11)
     if chosen:
         low, high = chosen[0]["a"], chosen[-1]["a"]
         axes.annotate(
-            f"one line per length, {low} (dark) to {high} digits (bright)",
+            f"one line per size, {low} (dark) to {high} (bright)",
             (0.02, 0.04),
             xycoords="axes fraction",
             fontsize=8,

@@ -47,7 +47,7 @@ def abacus_positions(
 
 
 def without_offset(abacus: Int[Array, "b t"]) -> Int[Array, "b t"]:
-    """Abacus ids as they are with offset 0: every number starts at 1.
+    """Abacus or coupled ids as they are with offset 0: the smallest is 1.
 
     What compares ids needs this: other tokens have id 0, which is next to the first
     digit of a number only if that has id 1.
@@ -57,11 +57,54 @@ def without_offset(abacus: Int[Array, "b t"]) -> Int[Array, "b t"]:
     return jnp.where(abacus > 0, abacus - first + 1, 0)
 
 
-def next_abacus_position(
-    previous: Int[Array, " b"], is_digit: Bool[Array, " b"]
+def coupled_positions(
+    is_digit: Bool[Array, "b t"],
+    is_token: Bool[Array, "b t"],
+    offset: Int[Array, " b"] | int = 0,
+    is_blank: Bool[Array, "b t"] | None = None,
+) -> Int[Array, "b t"]:
+    """Position coupling: like Abacus, but operators count as the place before digits.
+
+    Every token that is no digit has id offset+1, the digits after it offset+2,
+    offset+3, ...; what is not part of the exercise (`PAD`, `EOS`) has 0. "89+021="
+    with offset 0 gives 2 3 1 2 3 4 1.
+
+    Args:
+        is_digit: True where the token is one of 0-9.
+        is_token: True where the token is a digit, an operator or another symbol.
+        offset: As in `abacus_positions`.
+        is_blank: As in `abacus_positions`.
+
+    Returns:
+        Rows of an embedding table; the largest value is offset + 1 + the longest run.
+
+    Source:
+        Cho et al. 2024, section 3; HanseulJo/position-coupling `addition.py`. There
+        operands are written most significant digit first, so the ids of a number run
+        down to its operator; least significant digit first is the mirror image.
+    """
+    abacus = abacus_positions(is_digit, offset, is_blank)
+    symbol = jnp.broadcast_to(offset, is_digit.shape[:1])[:, None] + 1
+    return jnp.where(is_token, jnp.where(is_digit, abacus + 1, symbol), 0)
+
+
+def next_position(
+    previous: Int[Array, " b"],
+    is_digit: Bool[Array, " b"],
+    is_token: Bool[Array, " b"],
+    is_coupled: bool = False,
 ) -> Int[Array, " b"]:
-    """Abacus position of a generated token from that of the token before it."""
-    return jnp.where(is_digit, previous + 1, 0)
+    """Position id, without offset, of a generated token from that of the one before.
+
+    Args:
+        previous: Position of the token before.
+        is_digit: As in `coupled_positions`, of the generated token.
+        is_token: As in `coupled_positions`, of the generated token.
+        is_coupled: Coupled positions instead of Abacus ids.
+    """
+    symbol = int(is_coupled)
+    other = jnp.where(is_token, symbol, 0)
+    return jnp.where(is_digit, jnp.maximum(previous, symbol) + 1, other)
 
 
 def rotate(

@@ -17,6 +17,7 @@ import rich.table
 
 from arith_jax.evaluate import Cell
 from arith_jax.model_config import ModelConfig
+from arith_jax.tasks import Task
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -181,29 +182,43 @@ def percent(correct: int, total: int) -> str:
     return f"{text} ({correct:,}/{total:,})"
 
 
-def print_result(result: Mapping[str, Any], console: rich.console.Console) -> None:
+REGIONS = {
+    "id": "trained sizes (up to {})",
+    "ood": "larger, up to 100 (trained up to {})",
+    "ood_100plus": "beyond 100 digits",
+    "ood_digits": "longer numbers, trained list lengths",
+    "ood_numbers": "longer lists, trained number lengths",
+    "ood_both": "longer lists of longer numbers",
+}
+
+
+def print_result(
+    result: Mapping[str, Any], task: Task, console: rich.console.Console
+) -> None:
     """The closing table of a run."""
-    name = result["config"]["name"]
-    table = rich.table.Table(title=f"{name}, seed {result['seed']}")
+    table = rich.table.Table(title=f"{result['config']['name']}, seed {result['seed']}")
     table.add_column("evaluation")
     table.add_column("exact match", justify="right")
-    most = result["config"]["full"]["data"]["max_digits"]
-    labels = {
-        "id": f"trained lengths (1 to {most} digits)",
-        "ood": f"longer, up to 100 digits (trained on {most})",
-        "ood_100plus": "beyond 100 digits",
-    }
-    for key, counts in result["exact_match"].items():
-        table.add_row(labels[key], percent(counts["correct"], counts["total"]))
-    for cell in diagonal(result["cells"], most):
-        table.add_row(
-            f"{cell['a']} + {cell['b']} digits", percent(cell["correct"], cell["total"])
-        )
+
+    def add_regions(counts_of: Mapping[str, Any], prefix: str = "") -> None:
+        for key, counts in counts_of.items():
+            label = prefix + REGIONS[key].format(task.cell_label(*most))
+            table.add_row(label, percent(counts["correct"], counts["total"]))
+
+    data = result["config"]["full"]["data"]
+    most = data["max_numbers"] or data["max_digits"], data["max_digits"]
+    add_regions(result["exact_match"])
+    for kind, part in result.get("parts", {}).items():
+        add_regions(part["exact_match"], f"{kind}: ")
+    add_regions(result.get("first_answer", {}), f"{task.first_answer}: ")
+    for cell in diagonal(result["cells"], most[1]):
+        label = task.cell_label(cell["a"], cell["b"])
+        table.add_row(label, percent(cell["correct"], cell["total"]))
     for kind, cells in result["sets"].items():
         correct = sum(cell["correct"] for cell in cells)
         lengths = f"{cells[0]['a']} to {cells[-1]['a']} digits"
         total = sum(cell["total"] for cell in cells)
-        table.add_row(f"{SET_LABELS[kind]}, {lengths}", percent(correct, total))
+        table.add_row(f"{task.kinds[kind]}, {lengths}", percent(correct, total))
     table.add_section()
     table.add_row("parameters", f"{result['num_params']:,}")
     table.add_row("device", result["device"])
@@ -213,28 +228,18 @@ def print_result(result: Mapping[str, Any], console: rich.console.Console) -> No
     console.print(table)
 
 
-SET_LABELS = {
-    "nines": "999...9 + 1",
-    "chains": "long carry chains",
-    "zeros": "operands with zeros",
-    "equal": "equal operands",
-    "repeats": "operands of two digits",
-}
-
-
 def diagonal(cells: Sequence[Mapping[str, Any]], trained: int) -> list[Any]:
-    """A few telling diagonal cells: doublings of the trained length, and beyond 100."""
-    wanted, length = set(), trained
+    """A few telling diagonal cells: doublings of the trained size, the last, and 100+.
+
+    The last is that of the grid, up to 100.
+    """
+    found = [cell for cell in cells if cell["a"] == cell["b"] and cell["total"]]
+    wanted = {max((cell["a"] for cell in found if cell["a"] <= 100), default=0)}
+    length = trained
     while length <= 100:
         wanted.add(length)
         length *= 2
-    return [
-        cell
-        for cell in cells
-        if cell["a"] == cell["b"]
-        and (cell["a"] in wanted or cell["a"] >= 100)
-        and cell["total"]
-    ]
+    return [cell for cell in found if cell["a"] in wanted or cell["a"] >= 100]
 
 
 def cells_json(cells: Sequence[Cell]) -> list[dict[str, Any]]:

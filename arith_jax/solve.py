@@ -1,6 +1,9 @@
 """A trained model as a function and as a command.
 
 python -m arith_jax.solve "98765432109876543210+12345" [--checkpoint=DIR]
+
+Expressions are those of the run's task: 12+34, 12-34, 12x34 or 12*34, 001|00000, or a
+list to sort, 30,4,17.
 """
 
 import argparse
@@ -56,9 +59,9 @@ def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the model's answer to each expression."""
     parser = argparse.ArgumentParser(
-        prog="python -m arith_jax.solve", description="Let a trained model add."
+        prog="python -m arith_jax.solve", description="Let a trained model compute."
     )
-    parser.add_argument("expressions", nargs="+", metavar="A+B")
+    parser.add_argument("expressions", nargs="+", metavar="EXPRESSION")
     parser.add_argument(
         "--checkpoint",
         type=pathlib.Path,

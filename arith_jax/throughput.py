@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arith_jax import decode, evaluate, losses, runlog, tasks, train, vocab
+from arith_jax import decode, evaluate, losses, runlog, train, vocab
 from arith_jax.data import evaluation_batch, training_batch
 from arith_jax.experiment import Experiment, step_flops
 from arith_jax.model import init_params, num_params
@@ -224,7 +224,7 @@ def eval_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
     """
     params = init_params(experiment.model, jax.random.key(experiment.seed))
     config = dataclasses.replace(experiment.eval, diagonal_samples=0, set_samples=0)
-    requests = config.requests(experiment.data.max_digits)
+    requests = config.requests(experiment.data.make_task(), experiment.data.most)
 
     def whole_grid() -> Mapping[str, Any]:
         return evaluate.exact_match(
@@ -233,14 +233,14 @@ def eval_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
 
     first = timed(whole_grid)
     warm = [timed(whole_grid) for _ in range(repeats)]
-    sums = sum(count for _, _, count in requests["uniform"])
+    counts = [count for cells in requests.values() for _, _, count in cells]
     return {
         "num_params": num_params(params),
-        "cells": len(requests["uniform"]),
-        "sums": sums,
+        "cells": len(counts),
+        "sums": sum(counts),
         "grid_seconds_with_compilation": first,
         "grid_seconds": spread(warm) | {"raw": warm},
-        "sums_per_second": sums / statistics.median(warm),
+        "sums_per_second": sum(counts) / statistics.median(warm),
         "peak_memory": peak_memory(),
     }
 
@@ -256,15 +256,16 @@ def decode_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
     for digits in DECODED_LENGTHS:
         width, num_new = (
             task.row_width(digits, digits),
-            task.longest_number(digits, digits) + 1,
+            task.answer_width(digits, digits) + 1,
         )
-        model.check_table(num_new - 1, 0)
+        model.check_table(experiment.data.longest_position((digits, digits)), 0)
         model.check_row(width + num_new)
         cells = np.zeros((DECODED_BATCH, 4), np.int32)
-        cells[:, 0] = list(tasks.OPERANDS).index("uniform")
+        cells[:, 0] = list(task.kinds).index(task.parts[0])
         cells[:, 1:3], cells[:, 3] = digits, np.arange(DECODED_BATCH)
+        size, is_coupled = (digits, digits), experiment.data.is_coupled
         batch = evaluation_batch(
-            task, jax.random.key(0), jnp.array(cells), digits, width
+            task, jax.random.key(0), jnp.array(cells), size, width, is_coupled
         )
         lengths = jnp.argmax(batch.mask, axis=1)
         longest = int(lengths.max())

@@ -17,7 +17,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
-        base.shrink_to_cpu(c)
+        base.shrink_addition_to_cpu(c)
     elif c.preset == "gpu":
         c.data.width_multiple = 64
         base.size_of_flagship(c)

@@ -20,7 +20,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
-        base.shrink_to_cpu(c)
+        base.shrink_addition_to_cpu(c)
         c.model.key_noise = 0.0
         c.eval.diagonal = (160, 1000)
     elif c.preset == "gpu":

@@ -20,7 +20,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
-        base.shrink_to_cpu(c)
+        base.shrink_addition_to_cpu(c)
         c.optim.batch_size = c.optim.micro_batch_size = 256
         c.train.steps = 1000
     elif c.preset == "gpu":

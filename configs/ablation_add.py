@@ -103,7 +103,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.eval.buckets = (320, 3072)
     c.eval.logit_budget = 2**28
     if c.preset == "cpu":
-        base.shrink_to_cpu(c)
+        base.shrink_addition_to_cpu(c)
         c.train.steps = STEPS[budget]
         c.eval.buckets = (320, 3072)
     with c.unlocked():

@@ -17,20 +17,28 @@ def get_config() -> ConfigDict:
     c.seed = 0  # decides weights, data and noise
 
     c.data = ConfigDict()
-    c.data.task = "addition"
+    c.data.task = "addition"  # or subtraction, multiplication, sorting, bitwise_or;
+    # addsub is the first two mixed, arithmetic the first three
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
+    c.data.max_numbers = 0  # sorting: longest list trained on, uniform on 1..this
     c.data.zero_pad = False  # write both operands with the longer one's digits
-    c.data.carry_chains = 0.0  # share of examples given one long carry chain
+    c.data.carry_chains = 0.0  # share of examples given a long chain of carries/borrows
     c.data.repeats = 0.0  # share of examples made of two different digits at most
+    c.data.hard_lists = 0.0  # sorting: share of lists of numbers of one length
+    c.data.complement = False  # subtraction: negative results as ten's complement
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
-    c.data.max_offset = 0  # Abacus ids start at 1 + U{0..this}; only tables need it
+    c.data.index_hints = False  # a hint symbol before every digit (paper, fig. 21)
+    c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
+    c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
+    c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
     c.data.pack = False  # two problems a row, whose lengths are complementary: 20-digit
     # sums take 79 tokens a pair, not 2 x 64; with width_multiple 16, not 64, on a GPU
 
     c.model = ConfigDict()
-    c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols
+    c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols; with index
+    # hints 121, for sorting 118
     c.model.width = 512  # numbers per token
     c.model.heads = 8
     c.model.mlp_width = 1024  # of the gated MLP, both halves counted
@@ -86,13 +94,13 @@ def get_config() -> ConfigDict:
 
     c.eval = ConfigDict()
     c.eval.seed = 2024  # of the evaluation examples, the same for every run
-    c.eval.grid_digits = 100  # grid of both operand lengths up to this; 0 is none
+    c.eval.grid_digits = 100  # grid of both sizes up to this; 0 is none
     c.eval.grid_stride = 1  # outside training, only every so many lengths
-    c.eval.grid_samples = 100  # sums per cell, as in the paper
-    c.eval.diagonal = (120, 200, 500, 1000)  # longer operands, equal lengths
-    c.eval.diagonal_samples = 1000  # sums per length
+    c.eval.grid_samples = 100  # examples per cell, as in the paper
+    c.eval.diagonal = (120, 200, 500, 1000)  # larger cells (n, n)
+    c.eval.diagonal_samples = 1000  # examples per length
     c.eval.set_lengths = (10, 20, 50, 100)  # of carry chains, zeros, equal operands
-    c.eval.set_samples = 100  # sums per length of those sets
+    c.eval.set_samples = 100  # examples per length of those sets
     c.eval.buckets = (128, 320, 640, 1536, 3072)  # row widths, in tokens, that rows
     # are padded to: each is compiled once (10-20 s on a GPU, 1-3 s on a CPU)
     c.eval.dense_width = 640  # with a window, wider rows (tokens) attend in blocks
@@ -149,6 +157,26 @@ def choose(options: dict[str, str], key: str, default: str, *allowed: str) -> st
     return value
 
 
+def take_number(
+    options: dict[str, str], key: str, default: float, low: float, high: float
+) -> float:
+    """Takes a number out of the parsed options.
+
+    Raises:
+        ValueError: If it is not a number from `low` to `high`.
+    """
+    text = options.pop(key, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise ValueError(
+            f"config argument {key}={text!r}: must be a number from {low} to {high}"
+        )
+    return value
+
+
 def refuse_rest(options: dict[str, str], *known: str) -> None:
     """Raises `ValueError` if an option was not used."""
     if options:
@@ -175,24 +203,30 @@ def shrink_to_cpu(c: ConfigDict) -> None:
     """Makes an experiment of ours a matter of minutes on two CPU cores."""
     c.preset = "cpu"
     c.data.max_digits = 8
-    c.data.carry_chains = c.data.repeats = 0.1
     c.data.width_multiple = 1
     c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
     c.model.dtype = "float32"
     c.optim.batch_size = c.optim.micro_batch_size = 64
     c.optim.ema_decay = 0.99
-    c.train.steps = 600
+    c.train.steps, c.train.minutes = 600, 0.0
     c.eval.grid_stride, c.eval.grid_samples = 5, 8
-    c.eval.diagonal = (160, 1000, 10000)
     c.eval.diagonal_samples = c.eval.set_samples = 20
     c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
     c.eval.token_budget, c.eval.logit_budget = 2**14, 2**24
+
+
+def shrink_addition_to_cpu(c: ConfigDict) -> None:
+    """The same for addition: under a minute of training, then 10,000 digits."""
+    shrink_to_cpu(c)
+    c.data.carry_chains = c.data.repeats = 0.1
+    c.eval.diagonal = (160, 1000, 10000)
 
 
 def shrink_to_smoke(c: ConfigDict) -> None:
     """Makes any experiment small enough for a test on two CPU cores."""
     c.preset = "smoke"
     c.data.max_digits = 3
+    c.data.max_numbers = min(c.data.max_numbers, 3)
     c.data.max_offset = min(c.data.max_offset, 8)
     c.data.width_multiple = 1
     c.model.width, c.model.heads, c.model.mlp_width = 32, 2, 64

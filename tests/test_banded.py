@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import banded, data, model, tasks
+from arith_jax import banded, data, model
+from arith_jax.addition import Addition
 from tests.test_model import init_params, moved
 
-TASK = tasks.Addition()
+TASK = Addition()
 
 
 def batch_of(lengths, width):
     rows = jnp.array([[0, a, b, i] for i, (a, b) in enumerate(lengths)])
-    return data.evaluation_batch(TASK, jax.random.key(3), rows, 80, width)
+    return data.evaluation_batch(TASK, jax.random.key(3), rows, (80, 80), width)
 
 
 @pytest.mark.parametrize("window", [0, 1, 2, 5])

@@ -1,6 +1,7 @@
 import importlib
 import itertools
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,23 @@ from arith_jax import train
 from arith_jax.experiment import Experiment
 from arith_jax.train import Clock
 from configs import abacus_add, ablation_add, base
-from configs.paper import addition
+from configs.paper import addition, sorting
 
 ROOT = pathlib.Path(base.__file__).parent
 OTHERS = ("__init__", "base", "ablation_add")
 OURS = sorted(p.stem for p in ROOT.glob("*.py") if p.stem not in OTHERS)
-PAPER_ROWS = [
-    f"arch={arch},pos={pos},inject={inject}"
-    for arch, pos, inject in itertools.product(
-        addition.ARCHITECTURES, addition.POSITIONS, ("recurrence", "layer")
-    )
-]
+PAPER = ("addition", "addsub", "multiplication", "sorting", "bitwise_or")
+PAGE = ROOT.parent / "docs" / "paper.md"
+
+
+def commands():
+    """Every command of docs/paper.md: name and argument, lists written out."""
+    found = []
+    for name, argument in re.findall(r"`(\w+)\.py:?([^`\s]*)`", PAGE.read_text()):
+        parts = re.split(r"(\{[^}]*\})", argument)
+        choices = [p.strip("{}").split(",") if p[:1] == "{" else [p] for p in parts]
+        found += [(name, "".join(words)) for words in itertools.product(*choices)]
+    return [pair for pair in found if pair[0] in PAPER]
 
 
 def load(name, argument):
@@ -33,7 +40,7 @@ def load(name, argument):
 )
 def test_every_preset_of_ours_builds(name, argument):
     experiment = load(name, argument)
-    assert experiment.name == name
+    assert experiment.name.startswith(name)
     assert experiment.preset == (argument or "cpu")
     assert experiment.full["seed"] == 0
 
@@ -56,11 +63,42 @@ def test_every_ablation_changes_what_it_says(change):
         load("ablation_add", f"{preset},change={change}")
 
 
-@pytest.mark.parametrize("argument", ["", *PAPER_ROWS])
-def test_every_row_of_the_paper_builds(argument):
-    experiment = load("paper.addition", argument)
-    assert experiment.preset == "gpu"
-    assert experiment.model.layers * experiment.model.recurrences == 16
+def test_every_command_of_the_page_builds():
+    rows = commands()
+    assert len(rows) > 70
+    assert {name for name, _ in rows} == set(PAPER)
+    configs = {}
+    for name, argument in rows:
+        experiment = load(f"paper.{name}", argument)
+        assert experiment.preset == "gpu"
+        # One name, so one folder, for one experiment.
+        assert configs.setdefault(experiment.name, experiment.full) == experiment.full
+        load(f"paper.{name}", f"{argument},smoke")
+    assert len(configs) > 80
+
+
+def test_options_of_the_paper_reach_the_config():
+    argument = "arch=4x8,pos=abacus,inject=layer,size=30,k=150,alpha=0.5,budget=2"
+    built = load("paper.addition", argument + ",prompt=on,throttle=on,blanks=0.1")
+    assert built.name == (
+        "paper_addition_4x8_abacus_ii_alpha0.5_blanks0.1_budget2_k150_prompton_size30"
+        "_throttleon"
+    )
+    assert (built.model.layers, built.model.recurrences) == (4, 8)
+    assert built.model.injection == "layer"
+    assert (built.data.max_digits, built.data.max_offset) == (30, 150)
+    assert (built.train.alpha, built.train.minutes) == (0.5, 120)
+    assert built.data.predict_prompt
+    assert built.train.throttle
+    assert built.data.blanks == 0.1
+    hints = load("paper.addition", "hints=on,pos=fire")
+    assert hints.model.vocab_size == len(hints.data.make_task().vocab) == 121
+    product = load("paper.multiplication", "pos=fire")
+    assert product.train.loss_reduction == "none"
+    assert product.optim.learning_rate == 6e-5
+    assert product.optim.micro_batch_size == 512
+    assert load("paper.sorting", "").optim.micro_batch_size == 32
+    assert load("paper.bitwise_or", "").train.minutes == 60
 
 
 @pytest.mark.parametrize(
@@ -70,6 +108,12 @@ def test_every_row_of_the_paper_builds(argument):
         *((name, "smoke") for name in OURS if name != "abacus_add"),
         ("paper.addition", "arch=8x2,pos=abacus+fire,smoke"),
         ("paper.addition", "arch=16x1,pos=learned,inject=layer,smoke"),
+        ("paper.addition", "arch=8x1,pos=fire,hints=on,smoke"),
+        ("paper.addition", "prompt=on,blanks=0.2,alpha=0.5,smoke"),
+        ("paper.addsub", "smoke"),
+        ("paper.multiplication", "pos=abacus+fire,smoke"),
+        ("paper.sorting", "smoke"),
+        ("paper.bitwise_or", "arch=16x1,inject=layer,smoke"),
     ],
 )
 @pytest.mark.slow
@@ -93,10 +137,14 @@ def test_every_experiment_takes_steps(name, argument):
         (abacus_add, "large", r"config argument 'large' is unknown; allowed: smoke"),
         (abacus_add, "arch=8x2", r"config argument 'arch' is unknown; allowed keys"),
         (abacus_add, "cpu,smoke", r"config argument 'cpu,smoke' gives 'smoke' twice"),
-        (addition, "arch=3y5", r"config argument arch='3y5' is unknown; allowed: 16x1"),
+        (addition, "arch=3y5", r"config argument arch='3y5' is unknown; allowed: 8x2"),
         (addition, "arch=8x2,arch=8x2", r"gives 'arch' twice"),
         (addition, "pos=alibi", r"config argument pos='alibi' is unknown"),
         (addition, "cpu", r"config argument 'cpu' is not for the paper's models"),
+        (addition, "k=-1", r"config argument k='-1': must be a number from 0 to 400"),
+        (addition, "alpha=high", r"config argument alpha='high': must be a number"),
+        (addition, "size=15", r"config argument size='15' is unknown; allowed: 10, 20"),
+        (sorting, "size=20", r"config argument 'size' is unknown; allowed keys: arch"),
     ],
 )
 def test_bad_arguments_are_refused(module, argument, message):

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, decode, losses, model, tasks, train
+from arith_jax import data, decode, losses, model, train
+from arith_jax.addition import Addition
 from arith_jax.train import Clock
 from tests.test_model import moved, with_positions
 from tests.test_train import configs_of
 
-TASK = tasks.Addition()
+TASK = Addition()
 init_params = jax.jit(model.init_params, static_argnums=0)
 
 
@@ -20,7 +21,7 @@ def batch_of(lengths, digits):
     rows = jnp.array([[0, a, b, i] for i, (a, b) in enumerate(lengths)])
     width = TASK.row_width(digits, digits)
     make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4))
-    return make(TASK, jax.random.key(3), rows, digits, width)
+    return make(TASK, jax.random.key(3), rows, (digits, digits), width)
 
 
 def decoded_rows(config, params, batch):

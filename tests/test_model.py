@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, layers, model, tasks
+from arith_jax import data, layers, model
+from arith_jax.addition import Addition
 from arith_jax.experiment import Experiment
 from arith_jax.model import Transformer, make_context
 from configs.paper import addition
@@ -54,10 +55,10 @@ def moved(params, seed=7):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def example_batch(count=3, digits=4):
-    task = tasks.Addition()
+    task = Addition()
     rows = jnp.array([[0, digits, digits, i] for i in range(count)])
     width = task.row_width(digits, digits)
-    return data.evaluation_batch(task, jax.random.key(5), rows, digits, width)
+    return data.evaluation_batch(task, jax.random.key(5), rows, (digits, digits), width)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -53,7 +53,7 @@ def test_next_position_continues_the_row():
     position = jnp.zeros((1,), int)
     for index, token in enumerate(vocab.ARITHMETIC.encode(text)):
         is_digit = vocab.is_digit(jnp.array([token]))
-        position = positions.next_abacus_position(position, is_digit)
+        position = positions.next_position(position, is_digit, is_digit)
         assert int(position[0]) == int(whole[index])
 
 

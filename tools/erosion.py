@@ -100,8 +100,9 @@ def probe(experiment: Experiment, weights: Any) -> dict[str, Any]:
     task = data.make_task()
     for length in PROBED:
         rows = jnp.array([[0, length, length, i] for i in range(8)])
+        sizes = (length, length)
         width = round_up(task.row_width(length, length), 64)
-        batch = evaluation_batch(task, jax.random.key(1), rows, length, width)
+        batch = evaluation_batch(task, jax.random.key(1), rows, sizes, width)
         counted = jnp.asarray(batch.mask & (batch.positions > 0), jnp.float32)
         share, margin = attention_outside(
             config, weights, batch.ids, batch.positions, counted

@@ -1,0 +1,21 @@
+"""One model for sums, differences and products, each a third of training.
+
+The model of `abacus_mul.py`; operands up to 15 digits for all three operations, and
+differences as in `abacus_addsub.py`. The sizes are a first guess.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import abacus_mul
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
+    c = abacus_mul.get_config(argument)
+    c.name = "abacus_arithmetic"
+    c.data.task, c.data.complement = "arithmetic", True
+    if c.preset != "smoke":
+        c.data.carry_chains = 0.1
+    if c.preset == "cpu":
+        c.train.steps *= 2
+    return c
