@@ -178,5 +178,6 @@ def test_planned_memory_grows_linearly_in_batch_and_layers(smoke):
         *((4, 2), (8, 2), (16, 2), (16, 1), (16, 4), (16, 8)),
     ]
     size = {(r["samples_per_step"], r["layers"]): r["program_bytes"] for r in rows}
-    assert size[16, 2] - size[8, 2] < 2.2 * (size[8, 2] - size[4, 2])
-    assert size[16, 8] - size[16, 4] < 2.2 * (size[16, 4] - size[16, 2])
+    # Twice the growth for twice the step, if linear; four times, if quadratic.
+    assert size[16, 2] - size[8, 2] < 2.5 * (size[8, 2] - size[4, 2])
+    assert size[16, 8] - size[16, 4] < 2.5 * (size[16, 4] - size[16, 2])
