@@ -1,7 +1,9 @@
 """Follows one training run: long numbers, attention and weights at growing steps.
 
-python tools/erosion.py NAME --config=configs/ablation_add.py:change=soft,cpu \
-    [--config.train.steps=3000] [--config.seed=1]      -> results/erosion/NAME.json
+python tools/erosion.py FILE.json --config=configs/ablation_add.py:change=soft,cpu \
+    [--config.train.steps=3000] [--config.seed=1]
+
+Files in results/erosion/ that tools/figures.py names are drawn by tools/report.py.
 
 At about equal ratios of steps the moving average of the weights is asked for sums of
 growing lengths. Measured beside exact match: the attention that digits of the answer
@@ -132,7 +134,7 @@ def follow(experiment: Experiment) -> Iterator[dict[str, Any]]:
 
 def main(arguments: list[str]) -> None:
     """Runs and writes."""
-    name, config = arguments[1], CONFIG.value
+    path, config = pathlib.Path(arguments[1]), CONFIG.value
     experiment = Experiment.from_dict(config.to_dict())
     if experiment.train.steps == 0 or experiment.optim.ema_decay == 0:
         sys.exit("error: needs train.steps above 0 and optim.ema_decay above 0")
@@ -143,7 +145,6 @@ def main(arguments: list[str]) -> None:
         far = [round(point[f"far_attention_{n}"], 3) for n in PROBED]
         print(point["step"], f"{point['loss']:.2e}", shown, "far", far, flush=True)
     commit, dirty = runlog.git_state()
-    path = ROOT / "results" / "erosion" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "config": experiment.full,
