@@ -89,8 +89,7 @@ class Experiment:
             )
         most = self.data.most
         longest = self.eval.longest(task, most)
-        trained = self.data.longest_position(most)
-        self.model.check_table(trained, self.data.max_offset)
+        self.model.check_table(self.data.longest_position(most), self.data.max_offset)
         self.model.check_table(self.data.longest_position(longest), 0)
         width = self.eval.bucket(task.row_width(*longest))
         self.model.check_row(max(self.data.width, width))

@@ -137,8 +137,8 @@ class Mixture:
                 return task.prompt(expression)
         operators = "".join(task.operators for task in self.tasks)
         raise ValueError(
-            f"expression {expression!r} has no operator; allowed: two non-negative "
-            f"integers joined by one of {', '.join(operators)}"
+            f"expression {expression!r} is none of {', '.join(self.parts)}; allowed: "
+            f"two non-negative integers joined by one of {', '.join(operators)}"
         )
 
     def owner(self, prompt: str) -> Arithmetic:

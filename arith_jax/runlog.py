@@ -184,7 +184,7 @@ def percent(correct: int, total: int) -> str:
 
 REGIONS = {
     "id": "trained sizes (up to {})",
-    "ood": "larger, up to 100 (trained up to {})",
+    "ood": "larger, up to 100",
     "ood_100plus": "beyond 100 digits",
     "ood_digits": "longer numbers, trained list lengths",
     "ood_numbers": "longer lists, trained number lengths",

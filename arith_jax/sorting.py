@@ -214,9 +214,9 @@ def ranks(numbers: Int[Array, "m d"], valid: Bool[Array, " m"]) -> Int[Array, " 
 
     Numbers that do not count get place m, past the end.
     """
+    # less[i, j]: number j is less than number i.
     less = digits.is_less(numbers[None, :], numbers[:, None])
-    greater = digits.is_less(numbers[:, None], numbers[None, :])
     item = jnp.arange(numbers.shape[0])
-    ahead = less | (~greater & (item[None, :] < item[:, None]))
+    ahead = less | (~less.T & (item[None, :] < item[:, None]))
     rank = jnp.sum(ahead & valid[None, :], axis=1)
     return jnp.where(valid, rank, numbers.shape[0])

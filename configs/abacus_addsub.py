@@ -23,7 +23,7 @@ def get_config(argument: str = "") -> ConfigDict:
     elif c.preset == "cpu":
         base.shrink_to_cpu(c)
         c.data.carry_chains = c.data.repeats = 0.1
-        c.train.steps = 1200
+        c.train.steps = 600
     elif c.preset == "smoke":
         base.shrink_to_smoke(c)
     return c

@@ -43,6 +43,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "table_batch_offset": TABLE | {"data.offset_per": "batch"},
     "table_and_bias": TABLE | {"model.positions": ("abacus", "relative_abacus")},
     "table_soft": TABLE | SOFT,
+    "coupled_table_soft": TABLE | SOFT | {"data.position_ids": "coupled"},
     "table_soft_noise": TABLE | SCALED | {"model.key_noise": 2.0},
     "soft": SOFT,
     "soft_scaled": SCALED,

@@ -47,14 +47,32 @@ def test_offset_is_per_example_and_leaves_non_digits_at_zero():
     assert found.tolist() == [[1, 2, 0, 1, 2, 3, 0], [11, 12, 0, 11, 12, 13, 0]]
 
 
+def test_coupled_positions_are_those_of_the_paper_mirrored():
+    ids = jnp.tile(jnp.array([[*vocab.ARITHMETIC.encode("89+021=812"), 3, 0]]), (2, 1))
+    is_digit, is_token = vocab.is_digit(ids), ids >= vocab.FIRST_SYMBOL
+    found = positions.coupled_positions(is_digit, is_token, jnp.array([0, 10]))
+    assert found[0].tolist() == [2, 3, 1, 2, 3, 4, 1, 2, 3, 4, 0, 0]
+    assert found[1].tolist() == [12, 13, 11, 12, 13, 14, 11, 12, 13, 14, 0, 0]
+    assert jnp.array_equal(positions.without_offset(found)[0], found[0])
+    assert jnp.array_equal(positions.without_offset(found)[1], found[0])
+
+
 def test_next_position_continues_the_row():
-    text = "12+345=753"
-    whole = positions.abacus_positions(vocab.is_digit(ids_of(text)))[0]
-    position = jnp.zeros((1,), int)
-    for index, token in enumerate(vocab.ARITHMETIC.encode(text)):
-        is_digit = vocab.is_digit(jnp.array([token]))
-        position = positions.next_position(position, is_digit, is_digit)
-        assert int(position[0]) == int(whole[index])
+    ids = [*vocab.ARITHMETIC.encode("12+345-=75 3"), vocab.EOS, vocab.PAD, 7]
+    is_digit = vocab.is_digit(jnp.array([ids]))
+    is_token = jnp.array([ids]) >= vocab.FIRST_SYMBOL
+    wholes = (
+        positions.abacus_positions(is_digit),
+        positions.coupled_positions(is_digit, is_token),
+    )
+    for is_coupled, whole in enumerate(wholes):
+        position = jnp.zeros((1,), int)
+        for index in range(1 if is_coupled else 0, len(ids)):
+            position = whole[:, index - 1] if index else position
+            position = positions.next_position(
+                position, is_digit[:, index], is_token[:, index], bool(is_coupled)
+            )
+            assert int(position[0]) == int(whole[0, index])
 
 
 def test_rotation_equals_a_loop():

@@ -88,7 +88,7 @@ def test_mixture_reads_expressions_of_every_part():
     assert mixture.prompt("12+34") == "21+43="
     assert mixture.truth(mixture.prompt("42-57")) == "58-"
     assert mixture.read("24-75=", "58-") == "-15"
-    for text, message in (("12*34", "has no operator; allowed"), ("1+", "not a sum")):
+    for text, message in (("12*34", "is none of addition, subtr"), ("1+", "not a sum")):
         with pytest.raises(ValueError, match=message):
             mixture.prompt(text)
 
@@ -239,6 +239,8 @@ def test_decoding_writes_what_whole_passes_would(smoke, tiny, name):
 @pytest.mark.parametrize("name", CASES)
 def test_teacher_forcing_equals_greedy_decoding_half_trained(smoke, tiny, name):
     config = config_of(smoke, name)
+    # Hints stand between a digit and its carry, which takes longer to learn.
+    config = dataclasses.replace(config, max_digits=1 if name == "hints" else 2)
     task = config.make_task()
     network = network_of(tiny, task)
     optimizer = dataclasses.replace(
@@ -264,7 +266,31 @@ def test_teacher_forcing_equals_greedy_decoding_half_trained(smoke, tiny, name):
         np.testing.assert_array_equal(forced, right)
         seen.append(np.mean(forced))
     # Neither nothing nor everything right, at some step at least.
-    assert any(0.1 < share < 0.95 for share in seen)
+    assert any(0.03 < share < 0.97 for share in seen)
+
+
+ASKED = {
+    "complement": ["12-34", "7+8"],
+    "multiplication": ["12*345", "0x0"],
+    "sorting": ["30,4,17,4", "5"],
+    "bitwise_or": ["001|00000"],
+    "hints": ["12+345"],
+    "coupled": ["345-12"],
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_models_of_every_task_answer_expressions(smoke, tiny, name):
+    config = config_of(smoke, name)
+    network = dataclasses.replace(network_of(tiny, config.make_task()), layers=1)
+    params = model.init_params(network, jax.random.key(0))
+    answers = decode.answers(network, config, params, ASKED[name])
+    assert len(answers) == len(ASKED[name])
+    small = dataclasses.replace(network, table_size=2)
+    with pytest.raises(ValueError, match=r"model.table_size=2 is too small"):
+        decode.answers(small, config, params, ASKED[name])
+    with pytest.raises(ValueError, match=r"expression '1/2' "):
+        decode.answers(network, config, params, ["1/2"])
 
 
 def test_coupled_positions_put_operators_before_digits(smoke):
