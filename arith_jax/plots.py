@@ -110,3 +110,115 @@ def draw_digits(
             fontsize=8,
         )
     figure.savefig(path)
+
+
+def draw_recurrences(
+    path: pathlib.Path,
+    found: Mapping[int, Sequence[float]],
+    trained: int,
+    title: str,
+) -> None:
+    """Exact match against the number of recurrences, one line per size."""
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for colour, (length, shares) in zip(shades(len(found)), found.items(), strict=True):
+        counts = np.arange(1, len(shares) + 1)
+        axes.plot(
+            counts, 100 * np.array(shares), "o-", color=colour, label=f"size {length}"
+        )
+    axes.axvline(trained, color="red", linewidth=1, label="trained depth")
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel("recurrences")
+    axes.set_ylabel("exact match, %")
+    axes.set_title(title, fontsize=11)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def draw_thinking(
+    path: pathlib.Path, truth: str, lines: Sequence[str], title: str
+) -> None:
+    """The answer after every recurrence, a character a cell; wrong ones are red."""
+    width = max(4.0, 0.28 * len(truth) + 1.5)
+    figure = Figure(figsize=(width, 0.34 * len(lines) + 1.4), dpi=150)
+    axes = figure.add_subplot()
+    right = np.array(
+        [[x == y for x, y in zip(line, truth, strict=True)] for line in lines]
+    )
+    axes.imshow(right, cmap="RdYlGn", vmin=-0.4, vmax=1.6, aspect="auto")
+    for row, line in enumerate(lines):
+        for column, character in enumerate(line):
+            axes.text(column, row, character, ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(truth)), list(truth))
+    axes.set_yticks(range(len(lines)), [str(i + 1) for i in range(len(lines))])
+    axes.xaxis.tick_top()
+    axes.set_ylabel("after recurrence")
+    axes.set_xlabel("true answer above, in the order it is written")
+    axes.set_title(title, fontsize=10)
+    figure.savefig(path, bbox_inches="tight")
+
+
+def draw_attention(
+    path: pathlib.Path, maps: np.ndarray, labels: Sequence[str], title: str
+) -> None:
+    """Attention of every layer (rows) and head (columns), tokens on both axes.
+
+    Args:
+        path: File to write.
+        maps: Weights [layers in depth, heads, queries, keys].
+        labels: A character for every token.
+        title: Above the picture.
+    """
+    layers, heads = maps.shape[:2]
+    side = max(1.8, 0.11 * len(labels))
+    figure = Figure(
+        figsize=(side * heads + 0.6, side * layers + 0.6), dpi=150, layout="constrained"
+    )
+    rows = figure.subplots(layers, heads, squeeze=False)
+    for layer, row in enumerate(rows):
+        for head, axes in enumerate(row):
+            axes.imshow(maps[layer, head], cmap="magma", vmin=0, vmax=1)
+            axes.set_xticks(range(len(labels)), labels, fontsize=5)
+            axes.set_yticks(range(len(labels)), labels, fontsize=5)
+            axes.tick_params(length=0, pad=1)
+            axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=7)
+    figure.suptitle(f"{title}: queries down, keys across", fontsize=9)
+    figure.savefig(path)
+
+
+def draw_places(
+    path: pathlib.Path, found: Mapping[int, Sequence[float]], title: str, label: str
+) -> None:
+    """Share of right tokens at every place of the answer, one line per size."""
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for colour, (length, shares) in zip(shades(len(found)), found.items(), strict=True):
+        places = np.arange(1, len(shares) + 1)
+        axes.plot(places, 100 * np.array(shares), color=colour, label=f"size {length}")
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel(f"{label}, its end last")
+    axes.set_ylabel("right, %")
+    axes.set_title(title, fontsize=11)
+    axes.legend(fontsize=8)
+    figure.savefig(path)
+
+
+def draw_carries(
+    path: pathlib.Path, found: Mapping[int, tuple[int, int]], title: str
+) -> None:
+    """Exact match against the longest carry chain; the area is the number of sums."""
+    figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    chains = np.array(list(found))
+    correct, total = np.array(list(found.values())).T
+    axes.scatter(chains, 100 * correct / total, s=6 + 2 * total)
+    axes.set_ylim(-2, 104)
+    axes.set_xlabel("places the longest carry travels")
+    axes.set_ylabel("exact match, %")
+    axes.set_title(title, fontsize=11)
+    figure.savefig(path)
+
+
+def shades(count: int) -> np.ndarray:
+    """Colours from dark to bright."""
+    return matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(count, 1)))

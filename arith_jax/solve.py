@@ -12,21 +12,31 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
 from arith_jax import checkpoint, decode, train
 from arith_jax.experiment import Experiment
+from arith_jax.model_config import ModelConfig
 
 # Yours if you trained one, else the released one.
 TRAINED = pathlib.Path("runs/abacus_add")
 RELEASED = pathlib.Path(__file__).parent.parent / "checkpoints" / "abacus_add"
 
 
-def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
-    """A function from expressions to the answers of a run or a released model.
+class Trained(NamedTuple):
+    """A trained model: its experiment, how it computes here, and its weights."""
 
-    On a CPU it computes in float32, whatever the model was trained in.
+    experiment: Experiment
+    model: ModelConfig
+    weights: Any
+
+
+def load_model(folder: pathlib.Path) -> Trained:
+    """The model of a run's workdir or of a released folder.
+
+    On a CPU it computes in float32, whatever it was trained in.
 
     Raises:
         ValueError: If the folder holds no run or its checkpoint cannot be read.
@@ -49,6 +59,16 @@ def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
     weights, _, _ = checkpoint.restore_weights(
         folder, like.params, experiment.optim.ema_decay > 0
     )
+    return Trained(experiment, model, weights)
+
+
+def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
+    """A function from expressions to the answers of a trained model.
+
+    Raises:
+        ValueError: If the folder holds no run or its checkpoint cannot be read.
+    """
+    experiment, model, weights = load_model(folder)
 
     def solver(expressions: Sequence[str]) -> list[str]:
         return decode.answers(model, experiment.data, weights, expressions)
