@@ -164,14 +164,14 @@ def headline(results: Runs) -> str:
     laptop = seeds_of(results, "abacus_add_cpu")
     gpu = seeds_of(results, "abacus_add_gpu")
     reach = seeds_of(results, "abacus_add_reach_gpu")
-    grid = [run["exact_match"][region] for run in gpu for region in ("id", "ood")]
+    near = [diagonal(run, 1_000) for run in gpu]
     far = [diagonal(run, 100_000) for run in reach]
     at_1000 = counts([diagonal(run, 1_000) for run in laptop], " of ")
     return (
         f"Trained for {statistics.median(r['train_seconds'] for r in gpu):.1f} seconds "
         f"on one {device(gpu[0]).removeprefix('NVIDIA ')}, on sums of at most "
         f"{trained_on(gpu[0])} digits, a model of {gpu[0]['num_params']:,} parameters "
-        f"gets {counts(grid, ' of ')} sums of up to 100 digits and "
+        f"gets {counts(near, ' of ')} sums of 1,000 digits and "
         f"{counts(far, ' of ')} sums of 100,000 digits exactly right ({len(gpu)} "
         f"seeds together, last step, nothing selected). On {device(laptop[0])}, "
         f"{statistics.median(r['train_seconds'] for r in laptop):.0f} seconds on at "
