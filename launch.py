@@ -9,7 +9,7 @@ import pathlib
 import jax
 from absl import flags
 
-from arith_jax import command, experiment
+from arith_jax import command, run
 
 # Compiled programs are kept between runs: the second start takes seconds.
 CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
@@ -18,7 +18,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default runs/<config>. Resumed if it exists."
 )
 MODE = flags.DEFINE_enum(
-    "mode", "train_and_eval", experiment.MODES, "What to do in the workdir."
+    "mode", "train_and_eval", run.MODES, "What to do in the workdir."
 )
 
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
         )
     chosen, overrides = command.experiment_of_flags()
     workdir = pathlib.Path(WORKDIR.value or f"runs/{chosen.name}")
-    experiment.run(chosen, workdir, MODE.value, overrides)
+    run.run(chosen, workdir, MODE.value, overrides)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from arith_jax import checkpoint, experiment, runlog, solve, train
+from arith_jax import checkpoint, experiment, run, runlog, solve, train
 from arith_jax.experiment import Experiment
 from configs import abacus_add
 
@@ -191,7 +191,7 @@ def test_solver_needs_a_run(tmp_path):
 
 def test_evaluation_needs_a_checkpoint(smoke, tmp_path):
     with pytest.raises(ValueError, match=r"no checkpoint in .*name a workdir"):
-        experiment.run(smoke, tmp_path, "eval")
+        run.run(smoke, tmp_path, "eval")
 
 
 def test_evaluating_otherwise_is_allowed_in_eval_mode_only(smoke, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from arith_jax import experiment, runlog, train
+from arith_jax import experiment, run, runlog, train
 from configs import abacus_add
 from tests.test_launch import weights_in
 
@@ -72,7 +72,7 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
     config.train.steps, config.train.log_every = 8, 1
     config.train.checkpoint_minutes = 0.0
     built = experiment.Experiment.from_dict(config.to_dict())
-    experiment.run(built, tmp_path / "whole", "train")
+    run.run(built, tmp_path / "whole", "train")
     original = train.train
 
     def interrupted(*args):
@@ -83,9 +83,9 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(built, tmp_path / "broken", "train")
+        run.run(built, tmp_path / "broken", "train")
     monkeypatch.setattr(train, "train", original)
-    experiment.run(built, tmp_path / "broken", "train")
+    run.run(built, tmp_path / "broken", "train")
     jax.tree.map(
         np.testing.assert_array_equal,
         weights_in(tmp_path / "whole"),
