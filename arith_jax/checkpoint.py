@@ -12,7 +12,8 @@ import safetensors
 import safetensors.flax
 from flax import traverse_util
 
-from arith_jax.train import Clock, TrainState
+from arith_jax.experiment import Experiment
+from arith_jax.train import Clock, TrainState, make_state
 
 RELEASED = "weights.safetensors"
 
@@ -85,6 +86,14 @@ def open_checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
         yield checkpoints
     finally:
         checkpoints.close()
+
+
+def evaluated_weights(
+    experiment: Experiment, workdir: pathlib.Path
+) -> tuple[Any, Clock, int]:
+    """What `restore_weights` finds for a run of this experiment."""
+    like = jax.eval_shape(lambda: make_state(experiment.model, experiment.optim, 0))
+    return restore_weights(workdir, like.params, experiment.optim.ema_decay > 0)
 
 
 def restore_weights(

@@ -5,9 +5,10 @@ arrays of digits, least significant first. Imports `digits`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Int, UInt
+from jaxtyping import Array, Bool, Int, UInt
 
 from arith_jax.digits import Words, uniform_number, word_below
 
@@ -41,19 +42,32 @@ def power_operands(
     return jnp.where(jnp.arange(b.shape[0]) == len_a - 1, 1, 0), b
 
 
+class Chain(NamedTuple):
+    """Where a chain begins, and the places after it, to the shorter's last digit."""
+
+    begins: Bool[Array, " n"]
+    passes: Bool[Array, " n"]
+
+
+def draw_chain(words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]) -> Chain:
+    """A chain from a random digit of the shorter operand on."""
+    place = jnp.arange(words.digits.shape[0])
+    shorter = jnp.minimum(len_a, len_b)
+    start = word_below(words.choices[0], shorter)
+    return Chain(place == start, (place > start) & (place < shorter))
+
+
 def carry_operands(
     words: Words, len_a: Int[Array, ""], len_b: Int[Array, ""]
 ) -> Operands:
     """One carry of their sum from a random digit of the shorter to its last digit."""
     a, b = uniform_operands(words, len_a, len_b)
-    place = jnp.arange(a.shape[0])
-    shorter = jnp.minimum(len_a, len_b)
-    start = word_below(words.choices[0], shorter)
+    place, chain = jnp.arange(a.shape[0]), draw_chain(words, len_a, len_b)
     # A leading digit of 9 would need the other leading digit to be 0.
     a = jnp.where(place == len_a - 1, jnp.minimum(a, 8), a)
-    a = jnp.where(place == start, jnp.maximum(a, 1), a)
-    b = jnp.where(place == start, jnp.maximum(b, 10 - a), b)
-    b = jnp.where((place > start) & (place < shorter), 9 - a, b)
+    a = jnp.where(chain.begins, jnp.maximum(a, 1), a)
+    b = jnp.where(chain.begins, jnp.maximum(b, 10 - a), b)
+    b = jnp.where(chain.passes, 9 - a, b)
     return a, jnp.where(place == len_b - 1, jnp.maximum(b, 1), b)
 
 
@@ -62,12 +76,10 @@ def borrow_operands(
 ) -> Operands:
     """One borrow of their difference from a random digit to the shorter's last."""
     a, b = uniform_operands(words, len_a, len_b)
-    place = jnp.arange(a.shape[0])
-    shorter = jnp.minimum(len_a, len_b)
-    start = word_below(words.choices[0], shorter)
-    a = jnp.where(place == start, jnp.minimum(a, 8), a)
-    b = jnp.where(place == start, jnp.maximum(b, a + 1), b)
-    b = jnp.where((place > start) & (place < shorter), a, b)
+    place, chain = jnp.arange(a.shape[0]), draw_chain(words, len_a, len_b)
+    a = jnp.where(chain.begins, jnp.minimum(a, 8), a)
+    b = jnp.where(chain.begins, jnp.maximum(b, a + 1), b)
+    b = jnp.where(chain.passes, a, b)
     # Equal digits pass a borrow on; only a leading digit of b must not be 0.
     return a, jnp.where(place == len_b - 1, jnp.maximum(b, 1), b)
 

@@ -92,8 +92,7 @@ def draw_digits(
     figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     chosen = [c for c in cells if c["a"] == c["b"] and c["total"] and c["a"] >= 10]
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(len(chosen), 1)))
-    for cell, colour in zip(chosen, colours, strict=False):
+    for cell, colour in zip(chosen, shades(len(chosen)), strict=True):
         share = 100 * np.array(cell["per_digit_correct"]) / cell["total"]
         axes.plot(np.arange(1, len(share) + 1), share, color=colour, linewidth=1)
     axes.set_xscale("log")
@@ -221,4 +220,4 @@ def draw_carries(
 
 def shades(count: int) -> np.ndarray:
     """Colours from dark to bright."""
-    return matplotlib.colormaps["viridis"](np.linspace(0, 0.9, max(count, 1)))
+    return matplotlib.colormaps["viridis"](np.linspace(0, 0.9, count))

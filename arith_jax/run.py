@@ -6,7 +6,6 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import rich.console
 
@@ -133,7 +132,7 @@ def run_evaluation(
     plots.draw_grid(workdir / "grid.png", cells, most, title, task.axes)
     plots.draw_digits(workdir / "digits.png", cells, title, task.answer_axis)
     runlog.write_json(workdir / "result.json", result)
-    runlog.print_result(result, task, console)
+    runlog.print_result(result, task, most, console)
     for line in solved_examples(experiment, weights):
         console.print(line, soft_wrap=True)
     console.print(f"results in {workdir}", soft_wrap=True)
@@ -196,16 +195,11 @@ def run(
     if mode == "train_and_eval" and finished.exists():
         result = json.loads(finished.read_text())
         console.print(f"{workdir} is finished; nothing to train", soft_wrap=True)
-        runlog.print_result(result, experiment.data.make_task(), console)
+        task, most = experiment.data.make_task(), experiment.data.most
+        runlog.print_result(result, task, most, console)
         return result
     if mode == "eval":
-        like = jax.eval_shape(
-            lambda: train.make_state(experiment.model, experiment.optim, 0)
-        )
-        use_ema = experiment.optim.ema_decay > 0
-        weights, clock, steps = checkpoint.restore_weights(
-            workdir, like.params, use_ema
-        )
+        weights, clock, steps = checkpoint.evaluated_weights(experiment, workdir)
     else:
         workdir.mkdir(parents=True, exist_ok=True)
         runlog.write_json(workdir / "config.json", experiment.full)

@@ -193,7 +193,10 @@ REGIONS = {
 
 
 def print_result(
-    result: Mapping[str, Any], task: Task, console: rich.console.Console
+    result: Mapping[str, Any],
+    task: Task,
+    most: tuple[int, int],
+    console: rich.console.Console,
 ) -> None:
     """The closing table of a run."""
     table = rich.table.Table(title=f"{result['config']['name']}, seed {result['seed']}")
@@ -205,8 +208,6 @@ def print_result(
             label = prefix + REGIONS[key].format(task.cell_label(*most))
             table.add_row(label, percent(counts["correct"], counts["total"]))
 
-    data = result["config"]["full"]["data"]
-    most = data["max_numbers"] or data["max_digits"], data["max_digits"]
     add_regions(result["exact_match"])
     for kind, part in result.get("parts", {}).items():
         add_regions(part["exact_match"], f"{kind}: ")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from arith_jax import checkpoint, decode, train
+from arith_jax import checkpoint, decode
 from arith_jax.experiment import Experiment
 from arith_jax.model_config import ModelConfig
 
@@ -53,12 +53,7 @@ def load_model(folder: pathlib.Path) -> Trained:
     model = experiment.model
     if jax.default_backend() == "cpu":
         model = dataclasses.replace(model, dtype="float32")
-    like = jax.eval_shape(
-        lambda: train.make_state(experiment.model, experiment.optim, 0)
-    )
-    weights, _, _ = checkpoint.restore_weights(
-        folder, like.params, experiment.optim.ema_decay > 0
-    )
+    weights, _, _ = checkpoint.evaluated_weights(experiment, folder)
     return Trained(experiment, model, weights)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -132,22 +131,23 @@ def erosion(followed: Runs) -> tuple[Figure, Any]:
         steps = [point["step"] for point in curve]
         exact, windowed, far, norms = axes
         for ax, key in ((exact, "cells"), (windowed, "cells_windowed")):
+            colours = plots.shades(len(curve[0][key]))
             for index, cell in enumerate(curve[0][key]):
                 cells = [point[key][index] for point in curve]
                 share = [100 * c["correct"] / c["total"] for c in cells]
                 label = f"{cell['a']} digits"
-                ax.plot(steps, share, color=shade(index, 6), label=label)
+                ax.plot(steps, share, color=colours[index], label=label)
             ax.set_ylim(-3, 103)
         keys = [key for key in curve[0] if key.startswith("far_attention_")]
-        for index, key in enumerate(keys):
+        for colour, key in zip(plots.shades(len(keys)), keys, strict=True):
             values = [100 * point[key] for point in curve]
             label = f"{key.rpartition('_')[2]} digits"
-            far.plot(steps, values, color=shade(index, len(keys)), label=label)
+            far.plot(steps, values, color=colour, label=label)
         for group in GROUPS:
             series = [mean_norm(point["norms"], group) for point in curve]
             if series[0] > 0:
                 norms.plot(steps, np.array(series) / series[0], label=group)
-        exact.set_ylabel(f"{FOLLOWED.get(name, name)}\nexact match, %")
+        exact.set_ylabel(f"{FOLLOWED[name]}\nexact match, %")
         windowed.set_ylabel("same weights, window at test, %")
         far.set_ylabel("attention > 2 places away, %")
         norms.set_ylabel("norm, first point = 1")
@@ -156,11 +156,6 @@ def erosion(followed: Runs) -> tuple[Figure, Any]:
             ax.legend(fontsize=6)
     figure.supxlabel("training steps")
     return figure, [[name, run["curve"]] for name, run in followed.items()]
-
-
-def shade(index: int, count: int) -> tuple[float, ...]:
-    """Dark to bright."""
-    return colormaps["viridis"](0.9 * index / max(count - 1, 1))
 
 
 def mean_norm(norms: Any, group: str) -> float:

@@ -8,12 +8,10 @@ import json
 import pathlib
 import sys
 
-import jax
-
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from arith_jax import checkpoint, runlog, train
+from arith_jax import checkpoint, runlog
 from arith_jax.experiment import Experiment
 from tools import report
 
@@ -27,12 +25,7 @@ def release(workdir: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
     result = report.stripped(workdir)
     config = json.loads((workdir / "config.json").read_text())
     experiment = Experiment.from_dict(config)
-    like = jax.eval_shape(
-        lambda: train.make_state(experiment.model, experiment.optim, 0)
-    )
-    weights, clock, steps = checkpoint.restore_weights(
-        workdir, like.params, experiment.optim.ema_decay > 0
-    )
+    weights, clock, steps = checkpoint.evaluated_weights(experiment, workdir)
     folder = root / "checkpoints" / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_released(folder / checkpoint.RELEASED, weights, clock, steps)
