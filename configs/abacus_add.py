@@ -2,7 +2,7 @@
 
 Every digit attends to the digits at most two places away in any number of the row,
 whatever their distance in tokens, and to the operators. What a query sees does not
-change with the length of the numbers, so what is learned at 10 or 20 digits is what
+change with the length of the numbers, so what is learned at 8 or 20 digits is what
 runs at 1,000. Two layers; results and costs: the README's table.
 """
 

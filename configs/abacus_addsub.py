@@ -3,7 +3,7 @@
 Negative results are ten's complements (`data.complement`), so that every digit of a
 difference depends on digits of its own and lower places, as in a sum: a window cannot
 see which operand is larger before the answer begins. Trained on at most 20 digits
-(`cpu`: 10). Cost: about twice `abacus_add.py`.
+(`cpu`: 8). Cost: about twice `abacus_add.py`.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +23,6 @@ def get_config(argument: str = "") -> ConfigDict:
     elif c.preset == "cpu":
         base.shrink_to_cpu(c)
         c.data.carry_chains = c.data.repeats = 0.1
-        c.train.steps = 600
     elif c.preset == "smoke":
         base.shrink_to_smoke(c)
     return c

@@ -64,6 +64,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "weight_decay": {"optim.weight_decay": 0.1},
     "uniform_digits": {"data.carry_chains": 0.0, "data.repeats": 0.0},
     "zero_pad": {"data.zero_pad": True},
+    "packed": {"data.pack": True, "data.width_multiple": 16},
     "layers_1": {"model.layers": 1},
     "layers_3": {"model.layers": 3},
     "layers_4": {"model.layers": 4},
