@@ -191,6 +191,11 @@ def carry_accuracy(model: Trained, size: int) -> dict[int, tuple[int, int]]:
     return dict(sorted(found.items()))
 
 
+def place_of(checkpoint: pathlib.Path) -> pathlib.Path:
+    """Folder of the pictures: the run's own; released folders stay as they are."""
+    return pathlib.Path("runs/analyse") if checkpoint == solve.RELEASED else checkpoint
+
+
 def draw(options: argparse.Namespace) -> pathlib.Path:
     """Computes and draws one picture.
 
@@ -199,7 +204,8 @@ def draw(options: argparse.Namespace) -> pathlib.Path:
     """
     model = solve.load_model(options.checkpoint)
     task = model.experiment.data.make_task()
-    path = options.out or options.checkpoint / f"{options.picture}.png"
+    path = options.out or place_of(options.checkpoint) / f"{options.picture}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
     expression = options.expression or task.examples(random.Random(0), [])[0]
     most = options.recurrences or 2 * model.model.recurrences
     title = f"{model.experiment.name}, seed {model.experiment.seed}"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import analyse, checkpoint, model
+from arith_jax import analyse, checkpoint, model, solve
 from arith_jax.addition import Addition
 from arith_jax.solve import Trained
 from arith_jax.train import Clock
@@ -75,6 +75,12 @@ def test_every_picture_is_drawn(picture, smoke, tmp_path):
     option = f"--checkpoint={tmp_path}"
     analyse.main([picture, option, "--sizes", "3", "--recurrences", "2"])
     assert (tmp_path / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_released_folders_are_left_alone(tmp_path):
+    assert analyse.place_of(tmp_path) == tmp_path
+    place = analyse.place_of(solve.RELEASED)
+    assert solve.RELEASED.parent not in place.resolve().parents
 
 
 def test_what_cannot_be_drawn_is_explained(tmp_path, capsys):

@@ -40,6 +40,13 @@ def test_every_visible_key_is_listed_once(window):
         assert seen >= end + 1
 
 
+def test_no_digit_is_listed_twice_in_a_row_of_few_symbols():
+    ids = jnp.array([[1, 2, 3, 0, 1, 2]])
+    band = banded.make_band(ids, banded.Blocks(32, 4))
+    listed = np.asarray(band.keys[0, 0])
+    assert sorted(listed[listed < 6]) == list(range(6))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -27,6 +27,14 @@ def test_cross_entropy_by_hand():
     assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_row_in_which_nothing_counts_is_not_right():
+    batch = hand_batch()
+    knowing = jax.nn.one_hot(jnp.roll(batch.ids, -1, axis=1), 20)
+    assert losses.correct_rows(knowing, batch).tolist() == [True, True]
+    cut = batch._replace(mask=batch.mask.at[1].set(False))
+    assert losses.correct_rows(knowing, cut).tolist() == [True, False]
+
+
 def test_only_tokens_before_counted_ones_have_a_gradient():
     logits = jax.random.normal(jax.random.key(0), (2, 4, 5))
     gradient = jax.grad(losses.cross_entropy)(logits, hand_batch())
