@@ -95,6 +95,11 @@ def test_summary_follows_the_paper_s_regions():
     assert set(evaluate.summarise(cells[:1], Addition(), (20, 20))) == {"id"}
 
 
+def test_parts_add_up_and_a_missing_token_counts_as_right():
+    long, short = Cell(3, 3, 4, 10, [9, 8, 7]), Cell(3, 3, 5, 10, [6, 5])
+    assert evaluate.merged([[long], [short]]) == [Cell(3, 3, 9, 20, [15, 13, 17])]
+
+
 def test_requests_cover_training_grid_diagonal_and_sets(smoke):
     config = dataclasses.replace(smoke.eval, grid_digits=10, grid_stride=5)
     requests = config.requests(Addition(), (3, 3))
