@@ -57,14 +57,14 @@ def weights(smoke):
         data__max_digits=3,
         optim__batch_size=64,
         optim__micro_batch_size=64,
-        train__steps=300,
+        train__steps=500,
     )
     state = train.make_state(configs[0], configs[2], 0)
     found = {}
     for progress in train.train(configs, state, 0, Clock()):
-        if progress.step in (130, 300):
+        if progress.step in (150, 500):
             found[progress.step] = jax.tree.map(jnp.copy, progress.state.ema)
-    return configs[0], found[130], found[300]
+    return configs[0], found[150], found[500]
 
 
 def all_lengths(most, count):
@@ -95,8 +95,8 @@ VARIANTS = {
         "initial_state": "noise",
         "norm": "post",
     },
-    "learned, rotary abacus": {
-        "positions": ("learned", "rotary_abacus"),
+    "learned, relative, rotary abacus": {
+        "positions": ("learned", "relative", "rotary_abacus"),
         "abacus_far": "bias",
         "table_size": 64,
         "length_scale": True,
