@@ -34,6 +34,7 @@ class DataConfig:
     position_ids: str
     max_offset: int
     offset_per: str
+    id_gaps: float
     width_multiple: int
     pack: bool
 
@@ -56,6 +57,11 @@ class DataConfig:
         if self.offset_per not in ("example", "batch"):
             raise ValueError(
                 f"data.offset_per={self.offset_per!r}; allowed: 'example', 'batch'"
+            )
+        if not 0.0 <= self.id_gaps <= 1.0 or (self.id_gaps > 0 and self.pack):
+            raise ValueError(
+                f"data.id_gaps={self.id_gaps}: must be between 0 and 1, and 0 with "
+                "data.pack=True"
             )
         if self.width_multiple < 1:
             raise ValueError(
@@ -159,6 +165,29 @@ def as_batch(
     return Batch(ids, pos, answer_mask(ids, task.vocab.id("=")))
 
 
+def with_gaps(
+    config: DataConfig, key: PRNGKeyArray, pos: Int[Array, "b t"]
+) -> Int[Array, "b t"]:
+    """Position ids of which a share `id_gaps` of the rows skips places at random.
+
+    There, place p of a number has the p-th smallest of as many distinct ids as the
+    longest number has places, drawn from 1 to that count plus `max_offset`. Order is
+    kept and equal places keep equal ids, so that ids far apart are compared in
+    training although no number is that long.
+
+    Source:
+        Ruoss et al. 2023 (randomized positional encodings), there for tokens.
+    """
+    longest = config.longest_position(config.most)
+    key_rows, key_ids = jax.random.split(key)
+    words = jax.random.bits(key_ids, (pos.shape[0], longest + config.max_offset))
+    drawn = jnp.sort(jax.lax.top_k(words, longest)[1], axis=1) + 1
+    place = positions.without_offset(pos)
+    skipping = jnp.take_along_axis(drawn, jnp.maximum(place - 1, 0), axis=1)
+    has_gaps = jax.random.uniform(key_rows, (pos.shape[0], 1)) < config.id_gaps
+    return jnp.where(has_gaps & (place > 0), skipping, pos)
+
+
 def training_batch(
     config: DataConfig,
     key: PRNGKeyArray,
@@ -197,6 +226,9 @@ def training_batch(
         keys, cells
     )
     batch = as_batch(task, ids, offset, config.is_coupled, config.blanks > 0)
+    if config.id_gaps > 0:
+        key_gaps = jax.random.fold_in(key_shape, 2)
+        batch = batch._replace(positions=with_gaps(config, key_gaps, batch.positions))
     return batch._replace(mask=ids != vocab.PAD) if config.predict_prompt else batch
 
 

@@ -110,7 +110,8 @@ def export(config: ModelConfig, params: Any) -> Original:
         section.setdefault(name, allowed[0])
     # Choices of ours that leave no trace in a checkpoint.
     unseen = {"dtype": config.dtype, "unroll": config.unroll}
-    unseen["abacus_window"] = config.abacus_window
+    for name in ("abacus_window", "token_window"):
+        unseen[name] = getattr(config, name)
     unseen["qk_gain"] = config.qk_gain
     theirs = dataclasses.asdict(dataclasses.replace(config_of(arch), **unseen))
     differing = [

@@ -177,10 +177,15 @@ class Attention(nn.Module):
         cfg = self.config
         bias = jnp.zeros((1, 1, 1, 1), jnp.float32)
         if "relative_abacus" in cfg.positions:
-            relative = positions.RelativeAbacusBias(
+            relative = positions.RelativeBias(
                 cfg.heads, cfg.abacus_window, name="relative_abacus"
             )
             bias = bias + relative(context.query_abacus, context.key_abacus)
+        if "relative" in cfg.positions:
+            relative = positions.RelativeBias(
+                cfg.heads, cfg.token_window, name="relative"
+            )
+            bias = bias + relative(context.query, context.key)
         if "fire" in cfg.positions:
             fire = positions.FireBias(
                 cfg.heads, kernel_init=matrix_init(cfg), name="fire"

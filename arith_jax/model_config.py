@@ -3,7 +3,13 @@
 import dataclasses
 
 TOKEN_POSITIONS = ("abacus", "learned")
-ATTENTION_POSITIONS = ("fire", "rope", "relative_abacus", "rotary_abacus")
+ATTENTION_POSITIONS = (
+    "fire",
+    "rope",
+    "relative",
+    "relative_abacus",
+    "rotary_abacus",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +29,7 @@ class ModelConfig:
     table_size: int
     abacus_window: int
     abacus_far: str
+    token_window: int
     norm: str
     norm_eps: float
     head_mlp: bool

@@ -11,6 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+# Wider windows are a product with one-hot differences: on a CPU a sum of 67 selects
+# takes nine times as long to compile and three times as long to run, and 19 selects
+# five times as long to run (docs/experiments.md).
+MOST_SELECTS = 4
+
 
 def abacus_positions(
     is_digit: Bool[Array, "b t"],
@@ -140,24 +145,25 @@ def out_of_window(
     return (jnp.abs(difference) > window) & (key > 0)[:, None, :]
 
 
-class RelativeAbacusBias(nn.Module):
-    """One learned logit per head for each clipped difference of Abacus ids.
+class RelativeBias(nn.Module):
+    """One learned logit per head for each clipped difference of two positions.
 
     bias[b, h, t, s] = `gain` * weight[clip(query[b, t] - key[b, s]), h], where
     differences beyond `window` share one "further left" and one "further right" value.
     It depends on differences only, so it has no table of positions, no offset and no
-    maximum length: digits of equal place value attract each other at any length.
+    maximum length. With Abacus ids, digits of equal place value attract each other at
+    any length; with sequence indices, it tells the last few tokens apart.
 
     Attributes:
         heads: Number of heads.
-        window: Largest difference, in digits, with a value of its own.
+        window: Largest difference, in positions, with a value of its own.
         gain: Factor on the stored parameter. Adam moves a parameter by about its
             learning rate a step, which would take thousands of steps to build a useful
             bias of 5 or 10.
 
     Source:
-        Ours; the idea of T5's relative bias (Raffel et al. 2020) on the coupled
-        positions of Cho et al. 2024.
+        Clipped distances: Shaw et al. 2018, as a bias: T5 (Raffel et al. 2020). On
+        Abacus ids: ours, after the coupled positions of Cho et al. 2024.
     """
 
     heads: int
@@ -166,17 +172,21 @@ class RelativeAbacusBias(nn.Module):
 
     @nn.compact
     def __call__(
-        self, query: Int[Array, "b t"], key: Int[Array, "b s"]
-    ) -> Float[Array, "b h t s"]:
+        self, query: Int[Array, "#b t"], key: Int[Array, "#b s"]
+    ) -> Float[Array, "#b h t s"]:
         """Bias of every query and key."""
         weight = self.param(
             "bias", nn.initializers.zeros, (2 * self.window + 3, self.heads)
         )
         edge = self.window + 1
-        difference = query[:, None, :, None] - key[:, None, None, :]
+        difference = query[:, :, None] - key[:, None, :]
         difference = jnp.clip(difference, -edge, edge) + edge
+        if self.window > MOST_SELECTS:
+            one_hot = jax.nn.one_hot(difference, 2 * edge + 1, dtype=weight.dtype)
+            return jnp.einsum("btsn,nh->bhts", one_hot, self.gain * weight)
         # A sum of selects fuses into its consumer; a gather would materialise the bias
         # and its gradient would be a scatter.
+        difference = difference[:, None]
         bias = jnp.zeros((1, 1, 1, 1), weight.dtype)
         for index in range(2 * edge + 1):
             value = self.gain * weight[index][None, :, None, None]

@@ -32,6 +32,8 @@ def get_config() -> ConfigDict:
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
+    c.data.id_gaps = 0.0  # share of examples whose position ids skip places at random,
+    # up to max_offset in all, which trains order between ids far apart
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
     c.data.pack = False  # two problems a row, whose lengths are complementary: 20-digit
     # sums take 79 tokens a pair, not 2 x 64; with width_multiple 16, not 64, on a GPU
@@ -48,10 +50,12 @@ def get_config() -> ConfigDict:
     c.model.injection = "none"  # add the embedding: none, recurrence, layer
     c.model.initial_state = "embedding"  # or noise, as in the original
     c.model.positions = ("relative_abacus",)  # any of abacus, learned (added to
-    # tokens), fire, rope, relative_abacus, rotary_abacus (in attention); () is NoPE
+    # tokens), fire, rope, relative, relative_abacus, rotary_abacus (in attention); ()
+    # is NoPE
     c.model.table_size = 0  # rows of the abacus or learned table
     c.model.abacus_window = 2  # digit differences with a bias of their own
     c.model.abacus_far = "mask"  # digits beyond the window: mask, or one shared bias
+    c.model.token_window = 8  # tokens to the left with a bias of their own (relative)
     c.model.norm = "sandwich"  # x = LN(x + f(LN(x))); or post, as in the original
     c.model.norm_eps = 1e-6  # added to the variance
     c.model.head_mlp = False  # the original's extra MLP before the final norm

@@ -18,6 +18,7 @@ SCHEMES = [
     ("learned",),
     ("fire",),
     ("rope",),
+    ("relative",),
     ("relative_abacus",),
     ("rotary_abacus",),
     ("abacus", "fire", "rope"),

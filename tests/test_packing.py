@@ -16,7 +16,7 @@ SCHEMES = {
     "window": {},
     "abacus": {"positions": ("abacus", "relative_abacus", "rotary_abacus")},
     "sequence": {
-        "positions": ("rope", "fire", "learned"),
+        "positions": ("rope", "fire", "learned", "relative"),
         "abacus_far": "bias",
         "length_scale": True,
     },

@@ -102,20 +102,23 @@ def test_rotated_logits_depend_on_differences_only():
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
 
 
-def test_relative_abacus_bias_equals_a_loop():
+@pytest.mark.parametrize("window", [2, positions.MOST_SELECTS + 1])
+def test_relative_bias_equals_a_loop(window):
     query, key = jnp.array([[5, 0, 2]]), jnp.array([[1, 2, 3, 4, 5, 6, 9, 0]])
-    weight = jax.random.normal(jax.random.key(0), (7, 2))
-    module = positions.RelativeAbacusBias(heads=2, window=2)
+    weight = jax.random.normal(jax.random.key(0), (2 * window + 3, 2))
+    module = positions.RelativeBias(heads=2, window=window)
     found = module.apply({"params": {"bias": weight}}, query, key)
     for h, t, s in itertools.product(range(2), range(3), range(8)):
-        difference = max(-3, min(3, int(query[0, t] - key[0, s])))
-        assert found[0, h, t, s] == pytest.approx(20 * float(weight[difference + 3, h]))
+        edge = window + 1
+        difference = max(-edge, min(edge, int(query[0, t] - key[0, s])))
+        expected = 20 * float(weight[difference + edge, h])
+        assert found[0, h, t, s] == pytest.approx(expected)
 
 
-def test_relative_abacus_bias_is_unchanged_by_a_shift_of_all_ids():
+def test_relative_bias_is_unchanged_by_a_shift_of_all_ids():
     ids = jax.random.randint(jax.random.key(0), (2, 9), 0, 12)
     weight = jax.random.normal(jax.random.key(1), (5, 3))
-    module = positions.RelativeAbacusBias(heads=3, window=1)
+    module = positions.RelativeBias(heads=3, window=1)
     found = [
         module.apply({"params": {"bias": weight}}, ids + shift, ids + shift)
         for shift in (0, 123)
