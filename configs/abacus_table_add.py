@@ -3,7 +3,10 @@
 Positions come from the table alone: no relative bias. Offsets are drawn per example, up
 to 140, so that training visits every row that 120-digit sums use. Without the window
 (`--config.model.abacus_far=bias`) the same budget reaches 100% at 20 digits and nothing
-at 100: docs/length_generalization.md. Results and costs: the README's table.
+at 100: docs/length_generalization.md.
+
+Measured, seeds 0-7 (`gpu`): 5.3 s of training on one H100, every sum of 100 and of 120
+digits right on every seed, at most 4 errors in a million sums of the grid.
 """
 
 from ml_collections import ConfigDict

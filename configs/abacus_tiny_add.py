@@ -1,7 +1,9 @@
 """The smallest model found that still adds: two layers, 8 numbers a token.
 
-The flagship's recipe at 1,392 parameters. It needs more steps than a wide model, each
-of which costs a GPU the same. Results and costs: the README's table.
+The flagship's recipe at 1,392 parameters. It needs more steps than a wide model.
+
+Measured, seeds 0-7 (`gpu`): 20 to 60 s of training on a shared H200; 100% at 100 digits
+on seven seeds, 96% on one. One layer of width 16 (2,624 parameters) has no such seed.
 """
 
 from ml_collections import ConfigDict

@@ -46,6 +46,8 @@ FOLLOWED = {
     "soft_decay_cpu_s0": "with weight decay 0.3",
     "soft_scaled_cpu_s0": "with scaled logits",
     "soft_noise_2_cpu_s0": "scaled, key noise 2",
+    "table_soft_gpu_s0": "learned table (GPU)",
+    "table_soft_noise_gpu_s0": "table, scaled, noise 2 (GPU)",
 }
 GROUPS = ("relative_abacus/bias", "qkv_kernel", "attention/out/kernel", "mlp/in/kernel")
 

@@ -17,6 +17,8 @@ ROWS = {
     "abacus_long_add_gpu": (),
     "abacus_table_add_gpu": (),
     "abacus_tiny_add_gpu": (),
+    "abacus_addsub_gpu": (),
+    "abacus_or_gpu": (),
     "abacus_soft_add_cpu": (),
     "nope_add_cpu": (),
 }
@@ -166,6 +168,7 @@ def headline(results: Runs) -> str:
     reach = seeds_of(results, "abacus_add_reach_gpu")
     near = [diagonal(run, 1_000) for run in gpu]
     far = [diagonal(run, 100_000) for run in reach]
+    furthest = seeds_of(results, "abacus_add_far_gpu")
     at_1000 = counts([diagonal(run, 1_000) for run in laptop], " of ")
     return (
         f"Trained for {statistics.median(r['train_seconds'] for r in gpu):.1f} seconds "
@@ -173,7 +176,8 @@ def headline(results: Runs) -> str:
         f"{trained_on(gpu[0])} digits, a model of {gpu[0]['num_params']:,} parameters "
         f"gets {counts(near, ' of ')} sums of 1,000 digits and "
         f"{counts(far, ' of ')} sums of 100,000 digits exactly right ({len(gpu)} "
-        f"seeds together, last step, nothing selected). On {device(laptop[0])}, "
+        f"seeds together, last step, nothing selected; of 1,000,000 digits "
+        f"{counts([diagonal(run, 1_000_000) for run in furthest], ' of ')}, seed 0). On {device(laptop[0])}, "
         f"{statistics.median(r['train_seconds'] for r in laptop):.0f} seconds on at "
         f"most {trained_on(laptop[0])} digits: {at_1000} sums of 1,000 digits "
         f"({len(laptop)} seeds)."
@@ -198,9 +202,12 @@ def sets_of(run: Run) -> Counts | None:
 def records_table(results: Runs) -> str:
     """Goals of length generalization and what was reached, median (worst) of seeds."""
     gpu, laptop = (seeds_of(results, f"abacus_add_{x}") for x in ("gpu", "cpu"))
-    million, reach, ten, table, tiny = (
+    million, reach, far, ten, table, tiny = (
         seeds_of(results, f"abacus_{name}_gpu")
-        for name in ("add_million", "add_reach", "long_add", "table_add", "tiny_add")
+        for name in (
+            *("add_million", "add_reach", "add_far"),
+            *("long_add", "table_add", "tiny_add"),
+        )
     )
 
     def at(length: int) -> Callable[[Run], Counts | None]:
@@ -241,6 +248,7 @@ def records_table(results: Runs) -> str:
             "the same",
             reach,
             f"{worst(reach, at(100_000))}% of 100 sums",
+            f"1,000,000 (seed 0): {counts([diagonal(run, 1_000_000) for run in far])}",
         ),
         line(
             "2 CPU cores, <= 8 digits, 3 min: 160 >= 99%, 1,000 >= 95%",
