@@ -168,7 +168,9 @@ def headline(results: Runs) -> str:
     reach = seeds_of(results, "abacus_add_reach_gpu")
     near = [diagonal(run, 1_000) for run in gpu]
     far = [diagonal(run, 100_000) for run in reach]
-    furthest = seeds_of(results, "abacus_add_far_gpu")
+    furthest = [
+        diagonal(run, 1_000_000) for run in seeds_of(results, "abacus_add_far_gpu")
+    ]
     at_1000 = counts([diagonal(run, 1_000) for run in laptop], " of ")
     return (
         f"Trained for {statistics.median(r['train_seconds'] for r in gpu):.1f} seconds "
@@ -177,7 +179,7 @@ def headline(results: Runs) -> str:
         f"gets {counts(near, ' of ')} sums of 1,000 digits and "
         f"{counts(far, ' of ')} sums of 100,000 digits exactly right ({len(gpu)} "
         f"seeds together, last step, nothing selected; of 1,000,000 digits "
-        f"{counts([diagonal(run, 1_000_000) for run in furthest], ' of ')}, seed 0). On {device(laptop[0])}, "
+        f"{counts(furthest, ' of ')}, seed 0). On {device(laptop[0])}, "
         f"{statistics.median(r['train_seconds'] for r in laptop):.0f} seconds on at "
         f"most {trained_on(laptop[0])} digits: {at_1000} sums of 1,000 digits "
         f"({len(laptop)} seeds)."
