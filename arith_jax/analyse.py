@@ -63,7 +63,7 @@ def samples(experiment: Experiment, size: int, kinds: Sequence[int] = (0,)) -> B
     rows = jnp.array([[k, *cell, i] for i in range(NUM_SAMPLES) for k in kinds])
     key = jax.random.key(experiment.eval.seed)
     draw = jax.jit(evaluation_batch, static_argnums=(0, 3, 4, 5))
-    return draw(task, key, rows, cell, width, experiment.data.is_coupled)
+    return draw(task, key, rows, cell, width, experiment.data.position_ids)
 
 
 def right_tokens(
@@ -120,8 +120,8 @@ def written(experiment: Experiment, expression: str) -> tuple[Batch, int]:
     task = experiment.data.make_task()
     prompt = task.prompt(expression)
     ids = [*task.vocab.encode(prompt + task.truth(prompt)), vocab.EOS]
-    is_coupled = experiment.data.is_coupled
-    return as_batch(task, jnp.array([ids]), is_coupled=is_coupled), len(prompt)
+    scheme = experiment.data.position_ids
+    return as_batch(task, jnp.array([ids]), scheme=scheme), len(prompt)
 
 
 def attention_maps(model: Trained, expression: str) -> tuple[np.ndarray, list[str]]:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from arith_jax import packing, positions, tasks, vocab
 from arith_jax.arithmetic import Arithmetic
 from arith_jax.digits import word_below
+from arith_jax.mixture import Mixture
+from arith_jax.sorting import Sorting
 from arith_jax.tasks import Task
 
 
@@ -28,6 +30,7 @@ class DataConfig:
     repeats: float
     hard_lists: float
     complement: bool
+    scratchpad: bool
     blanks: float
     index_hints: bool
     predict_prompt: bool
@@ -47,10 +50,12 @@ class DataConfig:
                 f"data.max_numbers={self.max_numbers}: must be at least 1 for sorting "
                 f"and 0 for other tasks, data.task={self.task!r}"
             )
-        if self.position_ids not in ("abacus", "coupled"):
+        if self.position_ids not in ("abacus", "coupled", "rows"):
             raise ValueError(
-                f"data.position_ids={self.position_ids!r}; allowed: 'abacus', 'coupled'"
+                f"data.position_ids={self.position_ids!r}; allowed: 'abacus', "
+                "'coupled', 'rows'"
             )
+        self.check_rows()
         self.check_packing()
         if self.max_offset < 0:
             raise ValueError(f"data.max_offset={self.max_offset}: must be at least 0")
@@ -66,6 +71,19 @@ class DataConfig:
         if self.width_multiple < 1:
             raise ValueError(
                 f"data.width_multiple={self.width_multiple}: must be at least 1"
+            )
+
+    def check_rows(self) -> None:
+        """Raises `ValueError` if two-level ids do not fit the other settings."""
+        others = ("blanks", "index_hints", "max_offset", "id_gaps")
+        found = [name for name in others if getattr(self, name)]
+        if not isinstance(self.make_task(), Arithmetic | Mixture | Sorting):
+            found.append("task")
+        if self.position_ids == "rows" and found:
+            raise ValueError(
+                f"data.position_ids='rows' with data.{found[0]}="
+                f"{getattr(self, found[0])!r}: only plain rows of calculations and "
+                "lists have two-level ids; set one of them otherwise"
             )
 
     def check_packing(self) -> None:
@@ -88,7 +106,7 @@ class DataConfig:
             name: getattr(self, name)
             for name in (
                 *("zero_pad", "carry_chains", "repeats", "hard_lists", "complement"),
-                *("blanks", "index_hints"),
+                *("scratchpad", "blanks", "index_hints"),
             )
         }
         return tasks.make_task(self.task, options)
@@ -97,11 +115,6 @@ class DataConfig:
     def most(self) -> tuple[int, int]:
         """The largest trained cell."""
         return self.max_numbers or self.max_digits, self.max_digits
-
-    @property
-    def is_coupled(self) -> bool:
-        """Whether position ids are those of position coupling."""
-        return self.position_ids == "coupled"
 
     @property
     def width(self) -> int:
@@ -120,7 +133,12 @@ class DataConfig:
 
     def longest_position(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell with offset 0."""
-        return self.make_task().longest_number(*cell) + self.is_coupled
+        symbol = {"abacus": 0, "coupled": 1, "rows": positions.FIRST}
+        return self.make_task().longest_number(*cell) + symbol[self.position_ids]
+
+
+# The operator whose second operand has one row of written work for each digit.
+ROW_OPERATOR = "x"
 
 
 class Batch(NamedTuple):
@@ -152,17 +170,23 @@ def as_batch(
     task: Task,
     ids: Int[Array, "b t"],
     offset: Int[Array, " b"] | int = 0,
-    is_coupled: bool = False,
+    scheme: str = "abacus",
     has_blanks: bool = False,
 ) -> Batch:
-    """Adds position ids, Abacus or coupled, and the target mask to rows of ids."""
+    """Adds position ids, by `data.position_ids`, and the target mask to rows of ids."""
     is_digit, is_blank = vocab.is_digit(ids), ids == vocab.PAD if has_blanks else None
-    if is_coupled:
-        is_token = ids >= vocab.FIRST_SYMBOL
+    is_token, equals = ids >= vocab.FIRST_SYMBOL, task.vocab.id("=")
+    if scheme == "coupled":
         pos = positions.coupled_positions(is_digit, is_token, offset, is_blank)
+    elif scheme == "rows":
+        if isinstance(task, Sorting):
+            rows, columns = jnp.array([True]), jnp.array([False])
+        else:
+            rows = columns = jnp.any(ids == task.vocab.id(ROW_OPERATOR), axis=1)
+        pos = positions.row_positions(is_digit, is_token, ids == equals, rows, columns)
     else:
         pos = positions.abacus_positions(is_digit, offset, is_blank)
-    return Batch(ids, pos, answer_mask(ids, task.vocab.id("=")))
+    return Batch(ids, pos, answer_mask(ids, equals))
 
 
 def with_gaps(
@@ -225,7 +249,7 @@ def training_batch(
     ids = jax.vmap(lambda k, ab: task.sample(k, ab[0], ab[1], most, config.width))(
         keys, cells
     )
-    batch = as_batch(task, ids, offset, config.is_coupled, config.blanks > 0)
+    batch = as_batch(task, ids, offset, config.position_ids, config.blanks > 0)
     if config.id_gaps > 0:
         key_gaps = jax.random.fold_in(key_shape, 2)
         batch = batch._replace(positions=with_gaps(config, key_gaps, batch.positions))
@@ -238,7 +262,7 @@ def evaluation_batch(
     rows: Int[Array, "b 4"],
     sizes: tuple[int, int],
     width: int,
-    is_coupled: bool = False,
+    scheme: str = "abacus",
 ) -> Batch:
     """Fixed examples, offset 0: row (k, a, b, i) is example i of cell (a, b), kind k.
 
@@ -252,4 +276,4 @@ def evaluation_batch(
             row_key = jax.random.fold_in(row_key, part)
         return task.sample(row_key, row[1], row[2], sizes, width, row[0], row[3])
 
-    return as_batch(task, jax.vmap(sample)(rows), 0, is_coupled)
+    return as_batch(task, jax.vmap(sample)(rows), 0, scheme)

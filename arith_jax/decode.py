@@ -32,7 +32,7 @@ def decode(
     num_new: int,
     abacus: Int[Array, "b p"],
     stop: bool = True,
-    is_coupled: bool = False,
+    scheme: str = "abacus",
 ) -> Int[Array, "b {num_new}"]:
     """Greedy continuation of prompts of different lengths, with cached keys and values.
 
@@ -47,7 +47,7 @@ def decode(
         num_new: Tokens to generate; static.
         abacus: Position id of each prompt token; 0 at the padding.
         stop: Whether all tokens after the first `EOS` of a row are `PAD`; static.
-        is_coupled: Whether position ids are coupled instead of Abacus ids; static.
+        scheme: `data.position_ids`; static.
 
     Returns:
         Generated tokens.
@@ -80,7 +80,7 @@ def decode(
         return run(state, method="readout"), cache
 
     key_abacus = jnp.pad(abacus, ((0, 0), (0, num_new)))
-    context = Context(index[:, :p], index, abacus, key_abacus, abacus)
+    context = make_query_context(config, index[:, :p], index, abacus, key_abacus)
     cache = empty_cache(config, b, total)
     logits, cache = read(prompts, context, cache, states[:, :p])
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
@@ -92,12 +92,11 @@ def decode(
         done = done | (stop & (token == vocab.EOS))
         here = lengths + step
         is_token = token >= vocab.FIRST_SYMBOL
-        own = positions.next_position(
-            previous, vocab.is_digit(token), is_token, is_coupled
-        )
+        own = positions.next_position(previous, vocab.is_digit(token), is_token, scheme)
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
-        row = own[:, None]
-        context = Context(here[:, None], index, row, key_abacus, row)
+        context = make_query_context(
+            config, here[:, None], index, own[:, None], key_abacus
+        )
         start = jnp.take_along_axis(states, here[:, None, None], axis=1)
         logits, cache = read(token[:, None], context, cache, start)
         return (logits[:, 0], own, key_abacus, cache, done), token
@@ -106,6 +105,21 @@ def decode(
     carry = (last, previous, key_abacus, cache, done)
     _, tokens = jax.lax.scan(generate, carry, jnp.arange(num_new))
     return tokens.T
+
+
+def make_query_context(
+    config: ModelConfig,
+    query: Int[Array, "#b t"],
+    key: Int[Array, "#b s"],
+    query_ids: Int[Array, "b t"],
+    key_ids: Int[Array, "b s"],
+) -> Context:
+    """Context of some tokens of a row against all of it; ids are without offset."""
+    if config.position_levels == 1:
+        return Context(query, key, query_ids, key_ids, query_ids)
+    place, row = positions.split_levels(query_ids)
+    key_place, key_row = positions.split_levels(key_ids)
+    return Context(query, key, place, key_place, place, query_row=row, key_row=key_row)
 
 
 def answers(
@@ -130,7 +144,7 @@ def answers(
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = prompt
     lengths = jnp.array([len(prompt) for prompt in prompts])
-    batch = as_batch(task, jnp.array(ids), 0, data.is_coupled)
+    batch = as_batch(task, jnp.array(ids), 0, data.position_ids)
     tokens = decode(
         model,
         params,
@@ -138,7 +152,7 @@ def answers(
         lengths,
         num_new,
         batch.positions,
-        is_coupled=data.is_coupled,
+        scheme=data.position_ids,
     )
     found = [task.vocab.decode(row) for row in np.asarray(tokens).tolist()]
     return [task.read(*pair) for pair in zip(texts, found, strict=True)]

@@ -131,7 +131,7 @@ def grader(
         params: Any, rows: Int[Array, "b 4"]
     ) -> tuple[Bool[Array, " b"], Bool[Array, "b d"]]:
         key = jax.random.key(seed)
-        batch = evaluation_batch(task, key, rows, sizes, width, data.is_coupled)
+        batch = evaluation_batch(task, key, rows, sizes, width, data.position_ids)
         logits = forward(model, params, batch.ids, batch.positions, blocks=blocks)
         labels, mask = losses.targets(batch)
         wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
@@ -236,10 +236,11 @@ def blocks_for(
 ) -> Blocks | None:
     """Blocks for attention in rows of this width; None: whole rows.
 
-    Operators that share the ids of digits (coupled) have no bound here.
+    Operators that share the ids of digits (coupled) have no bound here, and two levels
+    of ids are not sorted.
     """
     task = data.make_task()
-    has_bound = task.num_numbers > 0 and not data.is_coupled
+    has_bound = task.num_numbers > 0 and data.position_ids == "abacus"
     if width <= config.dense_width or model.abacus_far != "mask" or not has_bound:
         return None
     return fitting_blocks(task.num_numbers, task.num_symbols, model.abacus_window)

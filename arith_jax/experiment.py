@@ -70,6 +70,12 @@ class Experiment:
                 f"model.vocab_size={self.model.vocab_size}: the task "
                 f"{self.data.task!r} has {len(task.vocab)} symbols"
             )
+        if (self.model.position_levels == 2) != (self.data.position_ids == "rows"):
+            raise ValueError(
+                f"model.position_levels={self.model.position_levels} with "
+                f"data.position_ids={self.data.position_ids!r}: must be 2 with 'rows' "
+                "and 1 with the others"
+            )
         if self.optim.micro_batch_size % self.data.problems_per_row:
             raise ValueError(
                 f"optim.micro_batch_size={self.optim.micro_batch_size}: must be even "

@@ -15,6 +15,8 @@ from arith_jax import banded, positions
 from arith_jax.model_config import ModelConfig
 
 MASKED = -1e9
+# A row of the answer is made from the one before and what stands beside it.
+ROW_WINDOW = 1
 
 
 class Context(NamedTuple):
@@ -23,7 +25,8 @@ class Context(NamedTuple):
     The Abacus ids that attention compares start at 1 in every number; only `table_row`,
     the queries' rows of an Abacus table, has the offset. With a `band`, attention works
     in blocks of tokens with neighbouring Abacus ids. With several problems in a row,
-    indices count from the start of each, and `problem` tells them apart.
+    indices count from the start of each, and `problem` tells them apart. Two-level ids
+    add the row of written work.
     """
 
     query: Int[Array, "#b t"]
@@ -33,6 +36,8 @@ class Context(NamedTuple):
     table_row: Int[Array, "b t"]
     band: banded.Band | None = None
     problem: Int[Array, "b t"] | None = None
+    query_row: Int[Array, "b t"] | None = None
+    key_row: Int[Array, "b s"] | None = None
 
 
 class Cache(NamedTuple):
@@ -181,6 +186,11 @@ class Attention(nn.Module):
                 cfg.heads, cfg.abacus_window, name="relative_abacus"
             )
             bias = bias + relative(context.query_abacus, context.key_abacus)
+        if context.query_row is not None and context.key_row is not None:
+            relative = positions.RelativeBias(
+                cfg.heads, ROW_WINDOW, name="relative_row"
+            )
+            bias = bias + relative(context.query_row, context.key_row)
         if "relative" in cfg.positions:
             relative = positions.RelativeBias(
                 cfg.heads, cfg.token_window, name="relative"
@@ -195,13 +205,17 @@ class Attention(nn.Module):
 
 
 def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
-    """Which keys a query may attend to: itself and the past, within the window."""
+    """Which keys a query may attend to: itself and the past, within the windows."""
     seen = context.key[:, None, :] <= context.query[:, :, None]
     if context.problem is not None:
         seen = seen & (context.problem[:, None, :] == context.problem[:, :, None])
     if config.abacus_far == "mask":
         seen = seen & ~positions.out_of_window(
             context.query_abacus, context.key_abacus, config.abacus_window
+        )
+    if context.query_row is not None and context.key_row is not None:
+        seen = seen & ~positions.out_of_window(
+            context.query_row, context.key_row, ROW_WINDOW
         )
     return seen
 

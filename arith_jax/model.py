@@ -89,7 +89,7 @@ class Transformer(nn.Module):
 
     def __call__(self, ids: Int[Array, "b t"]) -> Float[Array, "b t v"]:
         """Touches every parameter once."""
-        context = make_context(jnp.zeros_like(ids))
+        context = make_context(jnp.zeros_like(ids), levels=self.config.position_levels)
         emb = self.embed(ids, context)
         return self.readout(self.core(emb, emb, context)[0])
 
@@ -98,13 +98,20 @@ def make_context(
     abacus: Int[Array, "b t"],
     blocks: Blocks | None = None,
     start: Int[Array, "b t"] | None = None,
+    levels: int = 1,
 ) -> Context:
     """Context of whole rows: every token is a query and a key.
 
     Raises:
-        ValueError: If rows of two problems are to be attended to in blocks.
+        ValueError: If rows of two problems, or two-level ids, are to be attended to in
+            blocks.
     """
     index = jnp.arange(abacus.shape[1])[None, :]
+    if levels == 2:
+        if blocks is not None or start is not None:
+            raise ValueError("two-level position ids are for whole rows of one problem")
+        place, row = positions.split_levels(abacus)
+        return Context(index, index, place, place, place, query_row=row, key_row=row)
     if start is not None:
         if blocks is not None:
             raise ValueError("blocks are for evaluation: rows of one problem each")
@@ -175,7 +182,7 @@ def forward(
         start: `PackedBatch.start`, for rows of two problems. Default: one problem each.
     """
     model = Transformer(config)
-    context = make_context(abacus, blocks, start)
+    context = make_context(abacus, blocks, start, config.position_levels)
     key = jax.random.key(0) if key is None else key
     num_trained = config.recurrences if num_trained is None else num_trained
     key_state, key_noise = jax.random.split(key)
@@ -216,7 +223,8 @@ def attention_weights(
 
     Logits are not materialised for long rows elsewhere: here they are.
     """
-    model, context = Transformer(config), make_context(abacus)
+    model = Transformer(config)
+    context = make_context(abacus, levels=config.position_levels)
     key_state, _ = jax.random.split(jax.random.key(0))
 
     def run(method: str, *args: Any) -> Any:

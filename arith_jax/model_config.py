@@ -1,6 +1,8 @@
-"""The shape and rules of a model, checked. Imports nothing of the package."""
+"""The shape and rules of a model, checked. Imports a constant of `positions`."""
 
 import dataclasses
+
+from arith_jax.positions import FIRST
 
 TOKEN_POSITIONS = ("abacus", "learned")
 ATTENTION_POSITIONS = (
@@ -30,6 +32,7 @@ class ModelConfig:
     abacus_window: int
     abacus_far: str
     token_window: int
+    position_levels: int
     norm: str
     norm_eps: float
     head_mlp: bool
@@ -82,6 +85,16 @@ class ModelConfig:
             raise ValueError(
                 "model.initial_state='noise' with model.injection='none' never shows "
                 "the input to the model; use initial_state='embedding' or an injection"
+            )
+        if self.position_levels not in (1, 2):
+            raise ValueError(
+                f"model.position_levels={self.position_levels}: must be 1, or 2 for "
+                "data.position_ids='rows'"
+            )
+        if self.position_levels == 2 and self.abacus_window > FIRST - 2:
+            raise ValueError(
+                f"model.abacus_window={self.abacus_window}: at most {FIRST - 2} with "
+                "model.position_levels=2"
             )
         if not 1 <= self.max_backprop <= self.recurrences:
             raise ValueError(

@@ -125,6 +125,7 @@ def config_of(arch: Mapping[str, Any]) -> ModelConfig:
         abacus_window=2,
         abacus_far="bias",
         token_window=8,
+        position_levels=1,
         norm="post",
         # The original's 1e-12; a library default of 1e-6 changes logits by up to 1e-2.
         norm_eps=arch["norm_eps"],

@@ -15,6 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 # takes nine times as long to compile and three times as long to run, and 19 selects
 # five times as long to run (docs/experiments.md).
 MOST_SELECTS = 4
+# Two-level ids are place + LEVEL * row. Both are 0 (none) or at least FIRST, so that a
+# token without a place or a row is far from all that have one.
+LEVEL, FIRST = 2**15, 8
 
 
 def abacus_positions(
@@ -93,11 +96,58 @@ def coupled_positions(
     return jnp.where(is_token, jnp.where(is_digit, abacus + 1, symbol), 0)
 
 
+def row_positions(
+    is_digit: Bool[Array, "b t"],
+    is_token: Bool[Array, "b t"],
+    is_equals: Bool[Array, "b t"],
+    has_rows: Bool[Array, "#b"],
+    has_columns: Bool[Array, "#b"],
+) -> Int[Array, "b t"]:
+    """Two-level ids: the place of a digit, and the row of the answer it is in.
+
+    Where `has_rows`, the answer is rows that begin with a symbol: `=`, then each one
+    after it. Where `has_columns`, the digits after the first symbol of the prompt, the
+    second operand, have a row each and no place: row j of the answer stands beside the
+    j-th of them. All other digits have places only. A symbol of the answer has the
+    place before the first digit, those of the prompt have neither.
+
+    Args:
+        is_digit: True where the token is one of 0-9.
+        is_token: True where the token is a digit, an operator or another symbol.
+        is_equals: True at `=`.
+        has_rows: Whether the answer has rows, per example.
+        has_columns: Whether the second operand is written beside them, per example.
+
+    Returns:
+        place + `LEVEL` * row; `split_levels` takes them apart.
+
+    Source:
+        Ours; several ids a token after Cho et al. 2024b (arXiv 2410.15787).
+    """
+    place = abacus_positions(is_digit)
+    is_symbol = is_token & ~is_digit
+    is_answer = jnp.cumsum(is_equals, axis=1) > 0
+    is_second = is_digit & ~is_answer & (jnp.cumsum(is_symbol, axis=1) > 0)
+    is_beside = is_second & has_columns[:, None]
+    row = jnp.where(is_beside, place, jnp.cumsum(is_symbol & is_answer, axis=1))
+    has_row = is_beside | (is_answer & has_rows[:, None])
+    row = jnp.where(has_row, row - 1 + FIRST, 0)
+    has_place = (is_digit | (is_answer & is_token)) & ~is_beside
+    return jnp.where(has_place, place + FIRST, 0) + LEVEL * row
+
+
+def split_levels(
+    ids: Int[Array, "*dims"],
+) -> tuple[Int[Array, "*dims"], Int[Array, "*dims"]]:
+    """Places and rows of two-level ids."""
+    return ids % LEVEL, ids // LEVEL
+
+
 def next_position(
     previous: Int[Array, " b"],
     is_digit: Bool[Array, " b"],
     is_token: Bool[Array, " b"],
-    is_coupled: bool = False,
+    scheme: str = "abacus",
 ) -> Int[Array, " b"]:
     """Position id, without offset, of a generated token from that of the one before.
 
@@ -105,11 +155,15 @@ def next_position(
         previous: Position of the token before.
         is_digit: As in `coupled_positions`, of the generated token.
         is_token: As in `coupled_positions`, of the generated token.
-        is_coupled: Coupled positions instead of Abacus ids.
+        scheme: `abacus`, `coupled` or `rows`.
     """
-    symbol = int(is_coupled)
+    symbol = {"abacus": 0, "coupled": 1, "rows": FIRST}[scheme]
     other = jnp.where(is_token, symbol, 0)
-    return jnp.where(is_digit, jnp.maximum(previous, symbol) + 1, other)
+    if scheme != "rows":
+        return jnp.where(is_digit, jnp.maximum(previous, symbol) + 1, other)
+    place, row = split_levels(previous)
+    place = jnp.where(is_digit, jnp.maximum(place, symbol) + 1, other)
+    return place + LEVEL * jnp.where(row > 0, row + (is_token & ~is_digit), 0)
 
 
 def rotate(

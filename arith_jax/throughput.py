@@ -263,16 +263,18 @@ def decode_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
         cells = np.zeros((DECODED_BATCH, 4), np.int32)
         cells[:, 0] = list(task.kinds).index(task.parts[0])
         cells[:, 1:3], cells[:, 3] = digits, np.arange(DECODED_BATCH)
-        size, is_coupled = (digits, digits), experiment.data.is_coupled
+        size, scheme = (digits, digits), experiment.data.position_ids
         batch = evaluation_batch(
-            task, jax.random.key(0), jnp.array(cells), size, width, is_coupled
+            task, jax.random.key(0), jnp.array(cells), size, width, scheme
         )
         lengths = jnp.argmax(batch.mask, axis=1)
         longest = int(lengths.max())
         prompt = jnp.arange(longest)[None] < lengths[:, None]
         ids = jnp.where(prompt, batch.ids[:, :longest], vocab.PAD)
         places = jnp.where(prompt, batch.positions[:, :longest], 0)
-        run = partial(decode.decode, model, params, ids, lengths, num_new, places)
+        run = partial(
+            decode.decode, model, params, ids, lengths, num_new, places, scheme=scheme
+        )
         first = timed(run)
         seconds = [timed(run) for _ in range(repeats)]
         rows.append(

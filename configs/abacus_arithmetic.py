@@ -1,7 +1,7 @@
 """One model for sums, differences and products, each a third of training.
 
-The model of `abacus_mul.py`; operands up to 15 digits for all three operations, and
-differences as in `abacus_addsub.py`. The sizes are a first guess.
+The model of `abacus_mul.py`, whose position ids have rows for products and places only
+for sums and differences; negative differences as in `abacus_addsub.py`.
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +16,5 @@ def get_config(argument: str = "") -> ConfigDict:
     c.data.task, c.data.complement = "arithmetic", True
     if c.preset != "smoke":
         c.data.carry_chains = 0.1
-    if c.preset == "cpu":
         c.train.steps *= 2
     return c

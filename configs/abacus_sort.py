@@ -19,9 +19,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.data.hard_lists = 0.3
     c.data.width_multiple = 64
     c.model.vocab_size = 118
-    c.data.max_offset, c.data.id_gaps = 30, 0.5
-    c.model.positions = ("abacus", "relative_abacus", "relative")
-    c.model.table_size = 48
+    c.data.position_ids, c.model.position_levels = "rows", 2
+    c.model.positions = ("relative_abacus", "relative")
     c.model.abacus_far = "bias"
     c.model.length_scale = True
     c.model.layers = 6
@@ -34,7 +33,6 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "cpu":
         base.shrink_to_cpu(c)
         c.data.max_digits = c.data.max_numbers = 4
-        c.data.max_offset = 12
         c.model.layers = 3
         c.train.steps = 1500
         c.eval.grid_digits, c.eval.grid_stride = 8, 2

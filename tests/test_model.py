@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, layers, model
+from arith_jax import data, layers, model, vocab
 from arith_jax.addition import Addition
 from arith_jax.experiment import Experiment
 from arith_jax.model import Transformer, make_context
+from arith_jax.multiplication import Multiplication
 from configs.paper import addition
 
 SCHEMES = [
@@ -99,6 +100,35 @@ def test_window_mask_cuts_far_digits_by_gradients(tiny):
     assert own >= 4
     for index, position in enumerate(batch.positions[0, :23].tolist()):
         assert bool(used[index]) == (position == 0 or abs(position - own) <= 1)
+
+
+def test_written_rows_see_a_bounded_number_of_tokens(tiny):
+    """The same for numbers of 6 and of 12 digits: what is learned carries over."""
+    config = dataclasses.replace(tiny, position_levels=2, abacus_far="mask")
+    task, most = Multiplication(scratchpad=True), []
+    for digits in (6, 12):
+        rows, width = (
+            jnp.array([[0, digits, digits, 0]]),
+            task.row_width(digits, digits),
+        )
+        make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4, 5))
+        batch = make(task, jax.random.key(0), rows, (digits, digits), width, "rows")
+        context = make_context(batch.positions, levels=2)
+        seen = layers.visible(config, context)[0] & (batch.ids != vocab.PAD)
+        answer = np.flatnonzero(batch.mask[0]) - 1
+        most.append(int(seen[answer].sum(axis=1).max()))
+        # The middle of a row sees five digits of `a`, one row up as many, three digits
+        # of `b`, its own last two and itself, the operator.
+        text = vocab.ARITHMETIC.decode(np.asarray(batch.ids[0]).tolist())
+        query = text.index("=") + 2 * (digits + 2) + 4
+        shown = "".join(
+            s for s, v in zip(text, seen[query].tolist(), strict=False) if v
+        )
+        second = text.split("x")[1].split("=")[0]
+        up = text[query - digits - 4 : query - digits + 1]
+        own = text[query - 2 : query + 1]
+        assert shown == text[1:6] + "x" + second[1:4] + up + own
+    assert most[0] == most[1] <= 20
 
 
 @pytest.mark.parametrize("scheme", [("relative_abacus",), ("rotary_abacus",), ()])

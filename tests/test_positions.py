@@ -1,5 +1,6 @@
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -61,18 +62,60 @@ def test_next_position_continues_the_row():
     ids = [*vocab.ARITHMETIC.encode("12+345-=75 3"), vocab.EOS, vocab.PAD, 7]
     is_digit = vocab.is_digit(jnp.array([ids]))
     is_token = jnp.array([ids]) >= vocab.FIRST_SYMBOL
-    wholes = (
-        positions.abacus_positions(is_digit),
-        positions.coupled_positions(is_digit, is_token),
-    )
-    for is_coupled, whole in enumerate(wholes):
+    wholes = {
+        "abacus": positions.abacus_positions(is_digit),
+        "coupled": positions.coupled_positions(is_digit, is_token),
+    }
+    for scheme, whole in wholes.items():
         position = jnp.zeros((1,), int)
-        for index in range(1 if is_coupled else 0, len(ids)):
+        for index in range(0 if scheme == "abacus" else 1, len(ids)):
             position = whole[:, index - 1] if index else position
             position = positions.next_position(
-                position, is_digit[:, index], is_token[:, index], bool(is_coupled)
+                position, is_digit[:, index], is_token[:, index], scheme
             )
             assert int(position[0]) == int(whole[0, index])
+
+
+def two_level(text, has_rows):
+    """Places and rows of a text counted by hand, 0 for none."""
+    before, after = text.split("=")
+    first, operator, second = re.split(r"([+x-])", before)
+    found = [(place, 0) for place in range(1, len(first) + 1)] + [(None, 0)]
+    assert operator
+    for place in range(1, len(second) + 1):
+        found.append((None, place) if has_rows else (place, 0))
+    place, row = 0, 1
+    found.append((0, 1))
+    for symbol in after:
+        place, row = (place + 1, row) if symbol.isdigit() else (0, row + 1)
+        found.append((place, row))
+    low = positions.FIRST
+    return [
+        (0 if p is None else p + low, r - 1 + low if has_rows and r else 0)
+        for p, r in found
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "has_rows"),
+    [("21x43=840+040", True), ("381x0=0000", True), ("12+345=753", False)],
+)
+def test_rows_have_two_levels(text, has_rows):
+    ids = jnp.array([[*vocab.ARITHMETIC.encode(text), vocab.EOS, vocab.PAD]])
+    is_digit, is_token = vocab.is_digit(ids), ids >= vocab.FIRST_SYMBOL
+    equals = ids == vocab.ARITHMETIC.id("=")
+    rows = jnp.array([has_rows])
+    found = positions.row_positions(is_digit, is_token, equals, rows, rows)
+    place, row = positions.split_levels(found)
+    levels = list(zip(place[0].tolist(), row[0].tolist(), strict=True))
+    expected = two_level(text, has_rows)
+    # What comes after the answer stays in its last row.
+    assert levels == [*expected, (0, expected[-1][1]), (0, expected[-1][1])]
+    for index in range(text.index("=") + 1, len(text)):
+        own = positions.next_position(
+            found[:, index - 1], is_digit[:, index], is_token[:, index], "rows"
+        )
+        assert own[0] == found[0, index]
 
 
 def test_rotation_equals_a_loop():

@@ -154,6 +154,9 @@ CASES = {
     "bitwise_or": ("bitwise_or", {}, "abacus"),
     "hints": ("addition", {"index_hints": True}, "abacus"),
     "coupled": ("subtraction", {}, "coupled"),
+    "scratchpad": ("multiplication", {"scratchpad": True}, "rows"),
+    "list": ("sorting", {}, "rows"),
+    "rows": ("arithmetic", {"scratchpad": True, "complement": True}, "rows"),
 }
 
 
@@ -170,9 +173,11 @@ def config_of(smoke, name):
     )
 
 
-def network_of(tiny, task):
+def network_of(tiny, config):
+    task = config.make_task()
     return dataclasses.replace(
         tiny,
+        position_levels=2 if config.position_ids == "rows" else 1,
         vocab_size=len(task.vocab),
         positions=("abacus", "relative_abacus"),
         abacus_far="bias",
@@ -193,7 +198,7 @@ def decoded(network, params, config, batch, num_new):
         jnp.array(starts),
         num_new,
         jnp.array(np.where(is_prompt, np.asarray(batch.positions), 0)),
-        is_coupled=config.is_coupled,
+        scheme=config.position_ids,
     )
     return np.asarray(tokens), starts
 
@@ -203,7 +208,7 @@ def evaluation_rows(config, count):
     requests = [[0, a, b, i] for a in (1, 2) for b in (1, 2) for i in range(count)]
     make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4, 5))
     rows, width = jnp.array(requests), task.row_width(2, 2)
-    return make(task, jax.random.key(0), rows, (2, 2), width, config.is_coupled)
+    return make(task, jax.random.key(0), rows, (2, 2), width, config.position_ids)
 
 
 forward = jax.jit(model.forward, static_argnums=0)
@@ -214,7 +219,7 @@ def test_decoding_writes_what_whole_passes_would(smoke, tiny, name):
     """So whatever the true answer is, feeding it grades like greedy decoding."""
     config = config_of(smoke, name)
     task = config.make_task()
-    network = dataclasses.replace(network_of(tiny, task), layers=1)
+    network = dataclasses.replace(network_of(tiny, config), layers=1)
     params = moved(model.init_params(network, jax.random.key(0)))
     batch = evaluation_rows(config, 10)
     tokens, starts = decoded(network, params, config, batch, 9)
@@ -223,7 +228,7 @@ def test_decoding_writes_what_whole_passes_would(smoke, tiny, name):
         fed, starts, np.asarray(batch.ids), tokens, strict=True
     ):
         row[:start], row[start : start + 9] = old[:start], new
-    fed_batch = data.as_batch(task, jnp.array(fed), 0, config.is_coupled)
+    fed_batch = data.as_batch(task, jnp.array(fed), 0, config.position_ids)
     logits = forward(network, params, fed_batch.ids, fed_batch.positions)
     predicted, checked = np.asarray(jnp.argmax(logits, axis=-1)), 0
     for row, start, new in zip(predicted, starts, tokens, strict=True):
@@ -242,7 +247,7 @@ def test_teacher_forcing_equals_greedy_decoding_half_trained(smoke, tiny, name):
     # Hints stand between a digit and its carry, which takes longer to learn.
     config = dataclasses.replace(config, max_digits=1 if name == "hints" else 2)
     task = config.make_task()
-    network = network_of(tiny, task)
+    network = network_of(tiny, config)
     optimizer = dataclasses.replace(
         smoke.optim, batch_size=128, micro_batch_size=128, ema_decay=0.0
     )
@@ -282,7 +287,7 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_models_of_every_task_answer_expressions(smoke, tiny, name):
     config = config_of(smoke, name)
-    network = dataclasses.replace(network_of(tiny, config.make_task()), layers=1)
+    network = dataclasses.replace(network_of(tiny, config), layers=1)
     params = model.init_params(network, jax.random.key(0))
     answers = decode.answers(network, config, params, ASKED[name])
     assert len(answers) == len(ASKED[name])
