@@ -50,12 +50,12 @@ class DataConfig:
                 f"data.max_numbers={self.max_numbers}: must be at least 1 for sorting "
                 f"and 0 for other tasks, data.task={self.task!r}"
             )
-        if self.position_ids not in ("abacus", "coupled", "rows"):
+        if self.position_ids not in ("abacus", "coupled", "lines"):
             raise ValueError(
                 f"data.position_ids={self.position_ids!r}; allowed: 'abacus', "
-                "'coupled', 'rows'"
+                "'coupled', 'lines'"
             )
-        self.check_rows()
+        self.check_lines()
         self.check_packing()
         if self.max_offset < 0:
             raise ValueError(f"data.max_offset={self.max_offset}: must be at least 0")
@@ -73,15 +73,15 @@ class DataConfig:
                 f"data.width_multiple={self.width_multiple}: must be at least 1"
             )
 
-    def check_rows(self) -> None:
+    def check_lines(self) -> None:
         """Raises `ValueError` if two-level ids do not fit the other settings."""
         others = ("blanks", "index_hints", "max_offset", "id_gaps")
         found = [name for name in others if getattr(self, name)]
         if not isinstance(self.make_task(), Arithmetic | Mixture | Sorting):
             found.append("task")
-        if self.position_ids == "rows" and found:
+        if self.position_ids == "lines" and found:
             raise ValueError(
-                f"data.position_ids='rows' with data.{found[0]}="
+                f"data.position_ids='lines' with data.{found[0]}="
                 f"{getattr(self, found[0])!r}: only plain rows of calculations and "
                 "lists have two-level ids; set one of them otherwise"
             )
@@ -133,12 +133,12 @@ class DataConfig:
 
     def longest_position(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell with offset 0."""
-        symbol = {"abacus": 0, "coupled": 1, "rows": positions.FIRST}
+        symbol = {"abacus": 0, "coupled": 1, "lines": positions.FIRST}
         return self.make_task().longest_number(*cell) + symbol[self.position_ids]
 
 
-# The operator whose second operand has one row of written work for each digit.
-ROW_OPERATOR = "x"
+# The operator whose second operand has one line of written work for each digit.
+LINE_OPERATOR = "x"
 
 
 class Batch(NamedTuple):
@@ -178,12 +178,14 @@ def as_batch(
     is_token, equals = ids >= vocab.FIRST_SYMBOL, task.vocab.id("=")
     if scheme == "coupled":
         pos = positions.coupled_positions(is_digit, is_token, offset, is_blank)
-    elif scheme == "rows":
+    elif scheme == "lines":
         if isinstance(task, Sorting):
-            rows, columns = jnp.array([True]), jnp.array([False])
+            lines, columns = jnp.array([True]), jnp.array([False])
         else:
-            rows = columns = jnp.any(ids == task.vocab.id(ROW_OPERATOR), axis=1)
-        pos = positions.row_positions(is_digit, is_token, ids == equals, rows, columns)
+            lines = columns = jnp.any(ids == task.vocab.id(LINE_OPERATOR), axis=1)
+        pos = positions.line_positions(
+            is_digit, is_token, ids == equals, lines, columns
+        )
     else:
         pos = positions.abacus_positions(is_digit, offset, is_blank)
     return Batch(ids, pos, answer_mask(ids, equals))
@@ -203,12 +205,12 @@ def with_gaps(
         Ruoss et al. 2023 (randomized positional encodings), there for tokens.
     """
     longest = config.longest_position(config.most)
-    key_rows, key_ids = jax.random.split(key)
+    key_lines, key_ids = jax.random.split(key)
     words = jax.random.bits(key_ids, (pos.shape[0], longest + config.max_offset))
     drawn = jnp.sort(jax.lax.top_k(words, longest)[1], axis=1) + 1
     place = positions.without_offset(pos)
     skipping = jnp.take_along_axis(drawn, jnp.maximum(place - 1, 0), axis=1)
-    has_gaps = jax.random.uniform(key_rows, (pos.shape[0], 1)) < config.id_gaps
+    has_gaps = jax.random.uniform(key_lines, (pos.shape[0], 1)) < config.id_gaps
     return jnp.where(has_gaps & (place > 0), skipping, pos)
 
 
@@ -230,9 +232,9 @@ def training_batch(
         its `mask_before_equals=False`.
     """
     task, most = config.make_task(), config.most
-    key_shape, key_rows = jax.random.split(jax.random.fold_in(key, step))
+    key_shape, key_lines = jax.random.split(jax.random.fold_in(key, step))
     words = jax.random.bits(key_shape, (batch_size, 3))
-    keys = jax.random.split(key_rows, batch_size)
+    keys = jax.random.split(key_lines, batch_size)
     offset = word_below(words[:, 2], config.max_offset + 1)
     if config.offset_per == "batch":
         offset = jnp.broadcast_to(offset[0], (batch_size,))

@@ -117,9 +117,11 @@ def make_query_context(
     """Context of some tokens of a row against all of it; ids are without offset."""
     if config.position_levels == 1:
         return Context(query, key, query_ids, key_ids, query_ids)
-    place, row = positions.split_levels(query_ids)
-    key_place, key_row = positions.split_levels(key_ids)
-    return Context(query, key, place, key_place, place, query_row=row, key_row=key_row)
+    place, line = positions.split_levels(query_ids)
+    key_place, key_line = positions.split_levels(key_ids)
+    return Context(
+        query, key, place, key_place, place, query_line=line, key_line=key_line
+    )
 
 
 def answers(

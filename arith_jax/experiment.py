@@ -70,10 +70,10 @@ class Experiment:
                 f"model.vocab_size={self.model.vocab_size}: the task "
                 f"{self.data.task!r} has {len(task.vocab)} symbols"
             )
-        if (self.model.position_levels == 2) != (self.data.position_ids == "rows"):
+        if (self.model.position_levels == 2) != (self.data.position_ids == "lines"):
             raise ValueError(
                 f"model.position_levels={self.model.position_levels} with "
-                f"data.position_ids={self.data.position_ids!r}: must be 2 with 'rows' "
+                f"data.position_ids={self.data.position_ids!r}: must be 2 with 'lines' "
                 "and 1 with the others"
             )
         if self.optim.micro_batch_size % self.data.problems_per_row:

@@ -15,8 +15,8 @@ from arith_jax import banded, positions
 from arith_jax.model_config import ModelConfig
 
 MASKED = -1e9
-# A row of the answer is made from the one before and what stands beside it.
-ROW_WINDOW = 1
+# A line of the answer is made from the one before and what stands beside it.
+LINE_WINDOW = 1
 
 
 class Context(NamedTuple):
@@ -26,7 +26,7 @@ class Context(NamedTuple):
     the queries' rows of an Abacus table, has the offset. With a `band`, attention works
     in blocks of tokens with neighbouring Abacus ids. With several problems in a row,
     indices count from the start of each, and `problem` tells them apart. Two-level ids
-    add the row of written work.
+    add the line of written work.
     """
 
     query: Int[Array, "#b t"]
@@ -36,8 +36,8 @@ class Context(NamedTuple):
     table_row: Int[Array, "b t"]
     band: banded.Band | None = None
     problem: Int[Array, "b t"] | None = None
-    query_row: Int[Array, "b t"] | None = None
-    key_row: Int[Array, "b s"] | None = None
+    query_line: Int[Array, "b t"] | None = None
+    key_line: Int[Array, "b s"] | None = None
 
 
 class Cache(NamedTuple):
@@ -186,11 +186,11 @@ class Attention(nn.Module):
                 cfg.heads, cfg.abacus_window, name="relative_abacus"
             )
             bias = bias + relative(context.query_abacus, context.key_abacus)
-        if context.query_row is not None and context.key_row is not None:
+        if context.query_line is not None and context.key_line is not None:
             relative = positions.RelativeBias(
-                cfg.heads, ROW_WINDOW, name="relative_row"
+                cfg.heads, LINE_WINDOW, name="relative_line"
             )
-            bias = bias + relative(context.query_row, context.key_row)
+            bias = bias + relative(context.query_line, context.key_line)
         if "relative" in cfg.positions:
             relative = positions.RelativeBias(
                 cfg.heads, cfg.token_window, name="relative"
@@ -213,9 +213,9 @@ def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
         seen = seen & ~positions.out_of_window(
             context.query_abacus, context.key_abacus, config.abacus_window
         )
-    if context.query_row is not None and context.key_row is not None:
+    if context.query_line is not None and context.key_line is not None:
         seen = seen & ~positions.out_of_window(
-            context.query_row, context.key_row, ROW_WINDOW
+            context.query_line, context.key_line, LINE_WINDOW
         )
     return seen
 

@@ -110,8 +110,10 @@ def make_context(
     if levels == 2:
         if blocks is not None or start is not None:
             raise ValueError("two-level position ids are for whole rows of one problem")
-        place, row = positions.split_levels(abacus)
-        return Context(index, index, place, place, place, query_row=row, key_row=row)
+        place, line = positions.split_levels(abacus)
+        return Context(
+            index, index, place, place, place, query_line=line, key_line=line
+        )
     if start is not None:
         if blocks is not None:
             raise ValueError("blocks are for evaluation: rows of one problem each")

@@ -89,7 +89,7 @@ class ModelConfig:
         if self.position_levels not in (1, 2):
             raise ValueError(
                 f"model.position_levels={self.position_levels}: must be 1, or 2 for "
-                "data.position_ids='rows'"
+                "data.position_ids='lines'"
             )
         if self.position_levels == 2 and self.abacus_window > FIRST - 2:
             raise ValueError(

@@ -17,14 +17,14 @@ SEPARATOR = "+"
 class Multiplication(Arithmetic):
     """Products: 12 x 34 is `21x43=804`.
 
-    With a scratchpad the answer is schoolbook multiplication, one row for each digit of
-    the second operand. Row j is what the first j digits make of the product, without
-    its j - 1 lowest digits, which rows before have as their first: 12 x 34 is
-    `21x43=840+040`, because 12 x 4 = 048 and 4 + 12 x 3 = 040. Every row has one digit
-    more than the first operand, and a digit of a row depends on a few digits above it.
+    With a scratchpad the answer is schoolbook multiplication, a line for each digit of
+    the second operand. Line j is what the first j digits make of the product, without
+    its j - 1 lowest digits, which lines before have as their first: 12 x 34 is
+    `21x43=840+040`, because 12 x 4 = 048 and 4 + 12 x 3 = 040. Every line has one digit
+    more than the first operand, and depends on a few digits above it at each place.
 
     Attributes:
-        scratchpad: Write all rows; the product is read off them.
+        scratchpad: Write all lines; the product is read off them.
 
     Source:
         Scratchpads: Nye et al. 2021; for multiplication with several position ids Cho
@@ -48,8 +48,8 @@ class Multiplication(Arithmetic):
         super().__post_init__()
         if self.scratchpad and self.zero_pad:
             raise ValueError(
-                "data.scratchpad=True with data.zero_pad=True: rows are as wide as the "
-                "first operand; set one of them to False"
+                "data.scratchpad=True with data.zero_pad=True: lines are as wide as "
+                "the first operand; set one of them to False"
             )
 
     @property
@@ -72,55 +72,55 @@ class Multiplication(Arithmetic):
     def answer(
         self, a: Int[Array, " n"], b: Int[Array, " n"], longest: Int[Array, ""]
     ) -> digits.Part:
-        """The product without leading zeros, or the rows that end in it."""
+        """The product without leading zeros, or the lines that end in it."""
         del longest
         if not self.scratchpad:
             product = digits.multiply_digits(a, b)
             return product + vocab.DIGIT_ZERO, digits.num_digits(product)
         place = jnp.arange(a.shape[0] + 1)
-        rows = partial_sums(a, b)
+        lines = partial_sums(a, b)
         last = digits.num_digits(a)
         width = jnp.arange(a.shape[0] + 2)
-        tokens = jnp.pad(rows + vocab.DIGIT_ZERO, ((0, 0), (0, 1)))
+        tokens = jnp.pad(lines + vocab.DIGIT_ZERO, ((0, 0), (0, 1)))
         is_end = width[None] == last + 1
         tokens = jnp.where(is_end, self.vocab.id(SEPARATOR), tokens)
         count = digits.num_digits(b)
         kept = (width[None] <= last + 1) & (place[: b.shape[0], None] < count)
-        row, length = digits.pack(tokens.reshape(-1), kept.reshape(-1), tokens.size)
-        return row, length - 1
+        answer, length = digits.pack(tokens.reshape(-1), kept.reshape(-1), tokens.size)
+        return answer, length - 1
 
     def result(self, a: int, b: int, longest: int) -> str:
-        """The product, or the rows, by Python."""
+        """The product, or the lines, by Python."""
         del longest
         if not self.scratchpad:
             return digits.digits_from_int(a * b)[::-1]
-        width, rows, total = len(digits.digits_from_int(a)) + 1, [], 0
+        width, lines, total = len(digits.digits_from_int(a)) + 1, [], 0
         for digit in reversed(digits.digits_from_int(b)):
             total = total // 10 + a * int(digit)
-            rows.append(digits.digits_from_int(total).zfill(width)[::-1])
-        return SEPARATOR.join(rows)
+            lines.append(digits.digits_from_int(total).zfill(width)[::-1])
+        return SEPARATOR.join(lines)
 
     def read(self, prompt: str, answer: str) -> str:
-        """The product, off the first digit of every row and the rest of the last."""
+        """The product, off the first digit of every line and the rest of the last."""
         if not self.scratchpad:
             return super().read(prompt, answer)
-        *rows, last = answer.split(SEPARATOR)
-        number = "".join(row[:1] for row in rows) + last
+        *lines, last = answer.split(SEPARATOR)
+        number = "".join(line[:1] for line in lines) + last
         return number[::-1].lstrip("0") or number[:1]
 
 
 def partial_sums(a: Int[Array, " n"], b: Int[Array, " m"]) -> Int[Array, "m n+1"]:
     """Digits of the running sum of schoolbook multiplication after each digit of b.
 
-    Row j is floor(row j-1 / 10) + a * b[j]; row 0 is a * b[0].
+    Line j is floor(line j-1 / 10) + a * b[j]; line 0 is a * b[0].
     """
     size = a.shape[0] + 1
 
-    def add_row(total: Int[Array, " k"], digit: Int[Array, ""]):
+    def add_line(total: Int[Array, " k"], digit: Int[Array, ""]):
         product = digits.multiply_digits(a, digit[None])
         shifted = jnp.pad(total[1:], (0, 1))
         total = digits.add_digits(shifted, product)[:size]
         return total, total
 
-    _, rows = jax.lax.scan(add_row, jnp.zeros((size,), a.dtype), b)
-    return rows
+    _, lines = jax.lax.scan(add_line, jnp.zeros((size,), a.dtype), b)
+    return lines

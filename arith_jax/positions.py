@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 # takes nine times as long to compile and three times as long to run, and 19 selects
 # five times as long to run (docs/experiments.md).
 MOST_SELECTS = 4
-# Two-level ids are place + LEVEL * row. Both are 0 (none) or at least FIRST, so that a
+# Two-level ids are place + LEVEL * line. Both are 0 (none) or at least FIRST, so that a
 # token without a place or a row is far from all that have one.
 LEVEL, FIRST = 2**15, 8
 
@@ -96,30 +96,30 @@ def coupled_positions(
     return jnp.where(is_token, jnp.where(is_digit, abacus + 1, symbol), 0)
 
 
-def row_positions(
+def line_positions(
     is_digit: Bool[Array, "b t"],
     is_token: Bool[Array, "b t"],
     is_equals: Bool[Array, "b t"],
-    has_rows: Bool[Array, "#b"],
+    has_lines: Bool[Array, "#b"],
     has_columns: Bool[Array, "#b"],
 ) -> Int[Array, "b t"]:
-    """Two-level ids: the place of a digit, and the row of the answer it is in.
+    """Two-level ids: the place of a digit, and the line of the answer it is in.
 
-    Where `has_rows`, the answer is rows that begin with a symbol: `=`, then each one
+    Where `has_lines`, the answer is lines that begin with a symbol: `=`, then each one
     after it. Where `has_columns`, the digits after the first symbol of the prompt, the
-    second operand, have a row each and no place: row j of the answer stands beside the
-    j-th of them. All other digits have places only. A symbol of the answer has the
+    second operand, have a line each and no place: line j of the answer stands beside
+    the j-th of them. All other digits have places only. A symbol of the answer has the
     place before the first digit, those of the prompt have neither.
 
     Args:
         is_digit: True where the token is one of 0-9.
         is_token: True where the token is a digit, an operator or another symbol.
         is_equals: True at `=`.
-        has_rows: Whether the answer has rows, per example.
+        has_lines: Whether the answer has lines, per example.
         has_columns: Whether the second operand is written beside them, per example.
 
     Returns:
-        place + `LEVEL` * row; `split_levels` takes them apart.
+        place + `LEVEL` * line; `split_levels` takes them apart.
 
     Source:
         Ours; several ids a token after Cho et al. 2024b (arXiv 2410.15787).
@@ -129,17 +129,17 @@ def row_positions(
     is_answer = jnp.cumsum(is_equals, axis=1) > 0
     is_second = is_digit & ~is_answer & (jnp.cumsum(is_symbol, axis=1) > 0)
     is_beside = is_second & has_columns[:, None]
-    row = jnp.where(is_beside, place, jnp.cumsum(is_symbol & is_answer, axis=1))
-    has_row = is_beside | (is_answer & has_rows[:, None])
-    row = jnp.where(has_row, row - 1 + FIRST, 0)
+    line = jnp.where(is_beside, place, jnp.cumsum(is_symbol & is_answer, axis=1))
+    has_line = is_beside | (is_answer & has_lines[:, None])
+    line = jnp.where(has_line, line - 1 + FIRST, 0)
     has_place = (is_digit | (is_answer & is_token)) & ~is_beside
-    return jnp.where(has_place, place + FIRST, 0) + LEVEL * row
+    return jnp.where(has_place, place + FIRST, 0) + LEVEL * line
 
 
 def split_levels(
     ids: Int[Array, "*dims"],
 ) -> tuple[Int[Array, "*dims"], Int[Array, "*dims"]]:
-    """Places and rows of two-level ids."""
+    """Places and lines of two-level ids."""
     return ids % LEVEL, ids // LEVEL
 
 
@@ -155,15 +155,15 @@ def next_position(
         previous: Position of the token before.
         is_digit: As in `coupled_positions`, of the generated token.
         is_token: As in `coupled_positions`, of the generated token.
-        scheme: `abacus`, `coupled` or `rows`.
+        scheme: `abacus`, `coupled` or `lines`.
     """
-    symbol = {"abacus": 0, "coupled": 1, "rows": FIRST}[scheme]
+    symbol = {"abacus": 0, "coupled": 1, "lines": FIRST}[scheme]
     other = jnp.where(is_token, symbol, 0)
-    if scheme != "rows":
+    if scheme != "lines":
         return jnp.where(is_digit, jnp.maximum(previous, symbol) + 1, other)
-    place, row = split_levels(previous)
+    place, line = split_levels(previous)
     place = jnp.where(is_digit, jnp.maximum(place, symbol) + 1, other)
-    return place + LEVEL * jnp.where(row > 0, row + (is_token & ~is_digit), 0)
+    return place + LEVEL * jnp.where(line > 0, line + (is_token & ~is_digit), 0)
 
 
 def rotate(

@@ -1,6 +1,6 @@
 """One model for sums, differences and products, each a third of training.
 
-The model of `abacus_mul.py`, whose position ids have rows for products and places only
+The model of `abacus_mul.py`, whose position ids have lines for products and places only
 for sums and differences; negative differences as in `abacus_addsub.py`.
 """
 
@@ -16,5 +16,4 @@ def get_config(argument: str = "") -> ConfigDict:
     c.data.task, c.data.complement = "arithmetic", True
     if c.preset != "smoke":
         c.data.carry_chains = 0.1
-        c.train.steps *= 2
     return c

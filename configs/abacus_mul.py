@@ -1,11 +1,11 @@
 """Multiplication on paper: every partial sum is written, and every step is local.
 
-With a scratchpad (`data.scratchpad`) a digit of a row depends on a few digits of the
-row above, of the first operand and of its own row, and on one digit of the second.
-Position ids with two levels, place and row, put all of these side by side, and the
+With a scratchpad (`data.scratchpad`) a digit of a line depends on a few digits of the
+line above, of the first operand and of its own line, and on one digit of the second.
+Position ids with two levels, place and line, put all of these side by side, and the
 window of `abacus_add.py` on both levels hides the rest: what a query sees does not
 change with the size of the numbers, as in addition. Exact match means every digit of
-every row. Trained on at most 8 digits (`cpu`: 4), evaluated to 25 x 25, as in the
+every line. Trained on at most 8 digits (`cpu`: 4), evaluated to 25 x 25, as in the
 paper, and on longer numbers.
 """
 
@@ -17,7 +17,7 @@ from configs import base
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
     c = base.start(argument, "abacus_mul")
-    set_rows(c)
+    set_lines(c)
     c.data.task, c.data.max_digits = "multiplication", 8
     c.data.repeats = 0.1
     c.eval.grid_digits, c.eval.diagonal = 25, (50,)
@@ -39,12 +39,12 @@ def get_config(argument: str = "") -> ConfigDict:
     return c
 
 
-def set_rows(c: ConfigDict) -> None:
-    """Written work, ids with two levels, and a model of the flagship's width."""
-    c.data.scratchpad, c.data.position_ids = True, "rows"
+def set_lines(c: ConfigDict) -> None:
+    """Written work, ids with two levels, and a model twice as wide as the flagship."""
+    c.data.scratchpad, c.data.position_ids = True, "lines"
     c.data.width_multiple = 16
     c.model.position_levels = 2
     c.model.width, c.model.heads, c.model.mlp_width = 256, 8, 1024
     c.model.layers = 3
     c.optim.batch_size = c.optim.micro_batch_size = 1024
-    c.train.steps = 4000
+    c.train.steps = 2500

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
     c.data.index_hints = False  # a hint symbol before every digit (paper, fig. 21)
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
-    # or rows, place and row of written work (with model.position_levels=2)
+    # or lines, place and line of written work (with model.position_levels=2)
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     c.model.abacus_window = 2  # digit differences with a bias of their own
     c.model.abacus_far = "mask"  # digits beyond the window: mask, or one shared bias
     c.model.token_window = 8  # tokens to the left with a bias of their own (relative)
-    c.model.position_levels = 1  # 2 for data.position_ids="rows"
+    c.model.position_levels = 1  # 2 for data.position_ids="lines"
     c.model.norm = "sandwich"  # x = LN(x + f(LN(x))); or post, as in the original
     c.model.norm_eps = 1e-6  # added to the variance
     c.model.head_mlp = False  # the original's extra MLP before the final norm

@@ -116,9 +116,9 @@ def test_width_is_padded_to_the_multiple(config):
         ({"offset_per": "row"}, r"data.offset_per='row'; allowed: 'example', 'batch'"),
         ({"id_gaps": 1.5}, r"data.id_gaps=1.5: must be between 0 and 1"),
         ({"id_gaps": 0.5, "pack": True}, r"0 with data.pack=True"),
-        ({"position_ids": "rows", "blanks": 0.5}, r"'rows' with data.blanks=0.5"),
+        ({"position_ids": "lines", "blanks": 0.5}, r"'lines' with data.blanks=0.5"),
         (
-            {"position_ids": "rows", "max_offset": 2},
+            {"position_ids": "lines", "max_offset": 2},
             r"with data.max_offset=2: only plain",
         ),
         ({"width_multiple": 0}, r"data.width_multiple=0: must be at least 1"),

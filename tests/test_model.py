@@ -112,7 +112,7 @@ def test_written_rows_see_a_bounded_number_of_tokens(tiny):
             task.row_width(digits, digits),
         )
         make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4, 5))
-        batch = make(task, jax.random.key(0), rows, (digits, digits), width, "rows")
+        batch = make(task, jax.random.key(0), rows, (digits, digits), width, "lines")
         context = make_context(batch.positions, levels=2)
         seen = layers.visible(config, context)[0] & (batch.ids != vocab.PAD)
         answer = np.flatnonzero(batch.mask[0]) - 1

@@ -76,14 +76,14 @@ def test_next_position_continues_the_row():
             assert int(position[0]) == int(whole[0, index])
 
 
-def two_level(text, has_rows):
+def two_level(text, has_lines):
     """Places and rows of a text counted by hand, 0 for none."""
     before, after = text.split("=")
     first, operator, second = re.split(r"([+x-])", before)
     found = [(place, 0) for place in range(1, len(first) + 1)] + [(None, 0)]
     assert operator
     for place in range(1, len(second) + 1):
-        found.append((None, place) if has_rows else (place, 0))
+        found.append((None, place) if has_lines else (place, 0))
     place, row = 0, 1
     found.append((0, 1))
     for symbol in after:
@@ -91,29 +91,29 @@ def two_level(text, has_rows):
         found.append((place, row))
     low = positions.FIRST
     return [
-        (0 if p is None else p + low, r - 1 + low if has_rows and r else 0)
+        (0 if p is None else p + low, r - 1 + low if has_lines and r else 0)
         for p, r in found
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "has_rows"),
+    ("text", "has_lines"),
     [("21x43=840+040", True), ("381x0=0000", True), ("12+345=753", False)],
 )
-def test_rows_have_two_levels(text, has_rows):
+def test_rows_have_two_levels(text, has_lines):
     ids = jnp.array([[*vocab.ARITHMETIC.encode(text), vocab.EOS, vocab.PAD]])
     is_digit, is_token = vocab.is_digit(ids), ids >= vocab.FIRST_SYMBOL
     equals = ids == vocab.ARITHMETIC.id("=")
-    rows = jnp.array([has_rows])
-    found = positions.row_positions(is_digit, is_token, equals, rows, rows)
+    rows = jnp.array([has_lines])
+    found = positions.line_positions(is_digit, is_token, equals, rows, rows)
     place, row = positions.split_levels(found)
     levels = list(zip(place[0].tolist(), row[0].tolist(), strict=True))
-    expected = two_level(text, has_rows)
+    expected = two_level(text, has_lines)
     # What comes after the answer stays in its last row.
     assert levels == [*expected, (0, expected[-1][1]), (0, expected[-1][1])]
     for index in range(text.index("=") + 1, len(text)):
         own = positions.next_position(
-            found[:, index - 1], is_digit[:, index], is_token[:, index], "rows"
+            found[:, index - 1], is_digit[:, index], is_token[:, index], "lines"
         )
         assert own[0] == found[0, index]
 

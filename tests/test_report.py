@@ -60,11 +60,15 @@ def test_digit_counts_are_kept_where_they_say_something(tmp_path):
         return {"a": a, "b": b, "correct": correct, "total": 2, "per_digit_correct": []}
 
     cells = [cell(5, 5, 1), cell(5, 5, 2), cell(5, 6, 1), cell(2000, 2000, 1)]
-    result = {"dirty": False, "cells": cells, "sets": {"equal": cells[:1]}}
+    part = {"addition": {"cells": [dict(cell) for cell in cells]}}
+    sets = {"equal": cells[:1]}
+    result = {"dirty": False, "cells": cells, "sets": sets, "parts": part}
     (tmp_path / "result.json").write_text(json.dumps(result))
     found = report.stripped(tmp_path)
     kept = ["per_digit_correct" in cell for cell in found["cells"]]
     assert kept == [True, False, False, False]
+    inner = found["parts"]["addition"]["cells"]
+    assert ["per_digit_correct" in cell for cell in inner] == kept
     assert "per_digit_correct" in found["sets"]["equal"][0]
 
 

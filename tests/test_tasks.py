@@ -154,9 +154,9 @@ CASES = {
     "bitwise_or": ("bitwise_or", {}, "abacus"),
     "hints": ("addition", {"index_hints": True}, "abacus"),
     "coupled": ("subtraction", {}, "coupled"),
-    "scratchpad": ("multiplication", {"scratchpad": True}, "rows"),
-    "list": ("sorting", {}, "rows"),
-    "rows": ("arithmetic", {"scratchpad": True, "complement": True}, "rows"),
+    "scratchpad": ("multiplication", {"scratchpad": True}, "lines"),
+    "list": ("sorting", {}, "lines"),
+    "lines": ("arithmetic", {"scratchpad": True, "complement": True}, "lines"),
 }
 
 
@@ -177,7 +177,7 @@ def network_of(tiny, config):
     task = config.make_task()
     return dataclasses.replace(
         tiny,
-        position_levels=2 if config.position_ids == "rows" else 1,
+        position_levels=2 if config.position_ids == "lines" else 1,
         vocab_size=len(task.vocab),
         positions=("abacus", "relative_abacus"),
         abacus_far="bias",

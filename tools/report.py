@@ -44,7 +44,8 @@ def stripped(workdir: pathlib.Path) -> dict[str, Any]:
         raise ValueError(
             f"{workdir} was run with uncommitted changes; commit, run again"
         )
-    for cells in (result["cells"], *result["sets"].values()):
+    parts = [part["cells"] for part in result.get("parts", {}).values()]
+    for cells in (result["cells"], *result["sets"].values(), *parts):
         for cell in cells:
             telling = cell["a"] == cell["b"] <= LONGEST_KEPT
             if cell["correct"] == cell["total"] or not telling:
@@ -58,6 +59,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
         "README.md": {
             "headline": tables.headline(results),
             "results": tables.results_table(results),
+            "tasks": tables.tasks_table(results),
         },
         "docs/length_generalization.md": {
             "records": tables.records_table(results),

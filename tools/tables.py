@@ -17,11 +17,14 @@ ROWS = {
     "abacus_long_add_gpu": (),
     "abacus_table_add_gpu": (),
     "abacus_tiny_add_gpu": (),
-    "abacus_addsub_gpu": (),
-    "abacus_or_gpu": (),
     "abacus_soft_add_cpu": (),
     "nope_add_cpu": (),
 }
+# The README's rows of other tasks.
+TASKS = (
+    *("abacus_addsub_gpu", "abacus_mul_gpu", "abacus_arithmetic_gpu"),
+    *("abacus_sort_gpu", "abacus_or_gpu"),
+)
 
 
 def seeds_of(results: Runs, row: str) -> list[Run]:
@@ -128,6 +131,36 @@ def results_table(results: Runs) -> str:
         ]
         lines.append(line)
     return markdown(header, lines)
+
+
+def tasks_table(results: Runs) -> str:
+    """The README's other tasks: trained sizes, larger ones, the largest evaluated."""
+    header = ["experiment", "device", "seeds", "trained on", "parameters"]
+    header += ["training, s", "trained sizes, %", "larger, %", "largest cell"]
+    lines = []
+    for row in TASKS:
+        runs = seeds_of(results, row)
+        if not runs:
+            continue
+        first = runs[0]
+        lists = first["config"]["full"]["data"]["max_numbers"]
+        sizes = f"<= {trained_on(first)} digits" + f", <= {lists} numbers" * (lists > 0)
+        largest = max(cell["a"] for cell in first["cells"] if cell["a"] == cell["b"])
+        line = [f"`{row}`", device(first), str(len(runs)), sizes]
+        line += [f"{first['num_params']:,}", seconds_of(runs)]
+        line += [
+            over_seeds([fraction(region(run, inside)) for run in runs])
+            for inside in (True, False)
+        ]
+        cells = [diagonal(run, largest) for run in runs]
+        lines.append([*line, f"{largest:,} x {largest:,}: {counts(cells)}"])
+    return markdown(header, lines)
+
+
+def region(run: Run, inside: bool) -> Counts | None:
+    """All trained sizes of a run, or all larger ones."""
+    names = ("id",) if inside else ("ood", "ood_100plus")
+    return pooled([run["exact_match"].get(name) for name in names])
 
 
 def change_text(change: str) -> str:
