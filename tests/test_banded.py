@@ -14,7 +14,8 @@ TASK = Addition()
 
 def batch_of(lengths, width):
     rows = jnp.array([[0, a, b, i] for i, (a, b) in enumerate(lengths)])
-    return data.evaluation_batch(TASK, jax.random.key(3), rows, (80, 80), width)
+    make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4))
+    return make(TASK, jax.random.key(3), rows, (80, 80), width)
 
 
 @pytest.mark.parametrize("window", [0, 1, 2, 5])
@@ -75,7 +76,7 @@ def test_blocks_change_nothing(tiny, changes):
 
 
 def test_key_noise_is_refused_with_blocks(tiny):
-    params = init_params(tiny, jax.random.key(0))
+    params = jax.eval_shape(lambda: init_params(tiny, jax.random.key(0)))
     batch = batch_of([(5, 5)], 64)
     with pytest.raises(ValueError, match="a band is for evaluation"):
         model.forward(

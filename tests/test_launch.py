@@ -95,6 +95,7 @@ def weights_in(workdir):
     return checkpoint.restore_weights(workdir, like, use_ema=False)[0]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_identical_parameters_in_another_process(finished, tmp_path):
     workdir, _ = finished
     done = launch(CONFIG, f"--workdir={tmp_path}", "--config.seed=3", "--mode=train")

@@ -32,6 +32,19 @@ VARIANTS = [
     {"positions": (), "abacus_far": "bias", "length_scale": True},
 ]
 
+# The default run takes those that use the most code.
+SCHEMES_SOME_SLOW = [
+    scheme
+    if scheme in ((), ("relative_abacus",), ("abacus", "fire", "rope"))
+    else pytest.param(scheme, marks=pytest.mark.slow)
+    for scheme in SCHEMES
+]
+VARIANTS_SOME_SLOW = [
+    changes
+    if changes in (VARIANTS[0], VARIANTS[2])
+    else pytest.param(changes, marks=pytest.mark.slow)
+    for changes in VARIANTS
+]
 
 init_params = jax.jit(model.init_params, static_argnums=0)
 forward = jax.jit(
@@ -63,7 +76,7 @@ def example_batch(count=3, digits=4):
     return data.evaluation_batch(task, jax.random.key(5), rows, (digits, digits), width)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES_SOME_SLOW)
 def test_model_is_causal_by_gradients(tiny, scheme):
     config = with_positions(tiny, scheme)
     params, batch = moved(init_params(config, jax.random.key(0))), example_batch(1)
@@ -172,7 +185,7 @@ def test_attention_weights_are_what_the_layers_use(tiny, changes):
     np.testing.assert_allclose(rebuilt, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("changes", VARIANTS_SOME_SLOW)
 def test_scan_equals_a_python_loop_over_layers(tiny, changes):
     config = dataclasses.replace(tiny, **changes)
     params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
@@ -223,7 +236,10 @@ def looped(tiny, recurrences=4):
     )
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 1), (2, 1), (1, 2), (3, 0)])
+@pytest.mark.parametrize(
+    ("n", "k"),
+    [(0, 1), (2, 1), pytest.param(1, 2, marks=pytest.mark.slow), (3, 0)],
+)
 def test_no_gradient_flows_through_the_first_recurrences(tiny, n, k):
     config = looped(tiny)
     params, batch = moved(init_params(config, jax.random.key(0))), example_batch()

@@ -214,7 +214,15 @@ def evaluation_rows(config, count):
 forward = jax.jit(model.forward, static_argnums=0)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("complement", "scratchpad", "list", "hints", "coupled")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in CASES
+    ],
+)
 def test_decoding_writes_what_whole_passes_would(smoke, tiny, name):
     """So whatever the true answer is, feeding it grades like greedy decoding."""
     config = config_of(smoke, name)

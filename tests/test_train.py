@@ -137,6 +137,7 @@ def test_loss_falls(smoke):
     assert last < first / 5
 
 
+@pytest.mark.slow
 def test_one_compilation_for_each_k(smoke, monkeypatch):
     changes = {
         "recurrences": 4,
