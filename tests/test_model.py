@@ -40,9 +40,7 @@ SCHEMES_SOME_SLOW = [
     for scheme in SCHEMES
 ]
 VARIANTS_SOME_SLOW = [
-    changes
-    if changes in (VARIANTS[0], VARIANTS[2])
-    else pytest.param(changes, marks=pytest.mark.slow)
+    changes if changes == VARIANTS[2] else pytest.param(changes, marks=pytest.mark.slow)
     for changes in VARIANTS
 ]
 
