@@ -1,8 +1,8 @@
-"""The shape and rules of a model, checked. Imports a constant of `positions`."""
+"""The shape and rules of a model, checked. Imports constants of `positions`."""
 
 import dataclasses
 
-from arith_jax.positions import FIRST
+from arith_jax.positions import FIRST, LEVEL
 
 TOKEN_POSITIONS = ("abacus", "learned")
 ATTENTION_POSITIONS = (
@@ -113,11 +113,17 @@ class ModelConfig:
         return self.width // self.heads
 
     def check_table(self, longest_number: int, max_offset: int) -> None:
-        """Raises `ValueError` if a position table ends before its largest index.
+        """Raises `ValueError` if a position table, or a level of ids, ends too early.
 
-        `nn.Embed` returns NaN past its table, silently, so this must be known before
-        the first trace. Row 0 is the row of the tokens that are not digits.
+        `nn.Embed` returns NaN past its table, and a place past its level is another
+        line, silently, so this must be known before the first trace. Row 0 of a table
+        is the row of the tokens that are not digits.
         """
+        if self.position_levels == 2 and longest_number >= LEVEL:
+            raise ValueError(
+                f"model.position_levels=2 with position ids up to {longest_number}: "
+                f"must be below {LEVEL}; lower the lengths"
+            )
         needed = longest_number + max_offset + 1
         if "abacus" in self.positions and self.table_size < needed:
             raise ValueError(

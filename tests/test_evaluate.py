@@ -207,3 +207,14 @@ def test_sorting_counts_the_smallest_number_too(smoke, monkeypatch):
 def test_bad_settings_are_refused(smoke, changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(smoke.eval, **changes)
+
+
+def test_only_abacus_ids_attend_in_blocks(smoke):
+    def blocks(**changes):
+        config = dataclasses.replace(smoke.data, **changes)
+        return evaluate.blocks_for(smoke.eval, smoke.model, config, 10_000)
+
+    assert blocks() is not None
+    assert blocks(position_ids="coupled") is None
+    assert blocks(position_ids="lines") is None
+    assert blocks(task="multiplication", scratchpad=True) is None

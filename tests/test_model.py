@@ -8,6 +8,7 @@ import pytest
 
 from arith_jax import data, layers, model, vocab
 from arith_jax.addition import Addition
+from arith_jax.banded import Blocks
 from arith_jax.experiment import Experiment
 from arith_jax.model import Transformer, make_context
 from arith_jax.multiplication import Multiplication
@@ -113,7 +114,36 @@ def test_window_mask_cuts_far_digits_by_gradients(tiny):
         assert bool(used[index]) == (position == 0 or abs(position - own) <= 1)
 
 
-def test_written_rows_see_a_bounded_number_of_tokens(tiny):
+@pytest.mark.parametrize("name", ["relative", "relative_line"])
+def test_attention_without_content_is_the_bias_of_the_distance(tiny, name):
+    """Queries and keys are zero, so what is left is one bias and what is visible."""
+    levels = 2 if name == "relative_line" else 1
+    schemes = () if levels == 2 else (name,)
+    config = dataclasses.replace(tiny, layers=1, positions=schemes, abacus_far="bias")
+    config = dataclasses.replace(config, position_levels=levels)
+    task, rows = Multiplication(scratchpad=True), jnp.array([[0, 3, 3, 0]])
+    make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4, 5))
+    scheme = "lines" if levels == 2 else "abacus"
+    batch = make(task, jax.random.key(0), rows, (3, 3), task.row_width(3, 3), scheme)
+    params = moved(init_params(config, jax.random.key(0)))
+    attention = params["layers"]["attention"]
+    attention["qkv_kernel"] = jnp.zeros_like(attention["qkv_kernel"])
+    ids, abacus = batch.ids, batch.positions
+    found = model.attention_weights(config, params, ids, abacus)[0, 0, 0]
+    at = np.arange(ids.shape[1]) if levels == 1 else np.asarray(abacus[0]) // 2**15
+    weight = np.asarray(attention[name]["bias"][0])
+    edge = (len(weight) - 3) // 2 + 1
+    assert edge == (config.token_window if levels == 1 else 1) + 1
+    difference = np.clip(at[:, None] - at[None], -edge, edge) + edge
+    logits = 20 * weight[difference].transpose(2, 0, 1)
+    hidden = ~np.tri(len(at), dtype=bool)
+    if levels == 2:
+        hidden |= (np.abs(at[:, None] - at[None]) > 1) & (at[None] > 0)
+    logits = np.where(hidden, -np.inf, logits)
+    np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=1e-5)
+
+
+def test_written_lines_see_a_bounded_number_of_tokens(tiny):
     """The same for numbers of 6 and of 12 digits: what is learned carries over."""
     config = dataclasses.replace(tiny, position_levels=2, abacus_far="mask")
     task, most = Multiplication(scratchpad=True), []
@@ -128,8 +158,8 @@ def test_written_rows_see_a_bounded_number_of_tokens(tiny):
         seen = layers.visible(config, context)[0] & (batch.ids != vocab.PAD)
         answer = np.flatnonzero(batch.mask[0]) - 1
         most.append(int(seen[answer].sum(axis=1).max()))
-        # The middle of a row sees five digits of `a`, one row up as many, three digits
-        # of `b`, its own last two and itself, the operator.
+        # The middle of a line sees five digits of `a`, as many one line up, three of
+        # `b`, its own last two and itself, the operator.
         text = vocab.ARITHMETIC.decode(np.asarray(batch.ids[0]).tolist())
         query = text.index("=") + 2 * (digits + 2) + 4
         shown = "".join(
@@ -417,6 +447,8 @@ BAD = [
     ({"max_backprop": 2}, r"model.max_backprop=2: must be between 1 and"),
     ({"layers": 0}, r"model.layers=0: must be at least 1"),
     ({"qkv_gain_quirk": True}, r"model.qkv_gain_quirk=True needs model.init="),
+    ({"position_levels": 3}, r"model.position_levels=3: must be 1, or 2 for"),
+    ({"position_levels": 2, "abacus_window": 7}, r"model.abacus_window=7: at most 6"),
     (
         {"positions": ("rope",), "abacus_far": "bias", "width": 30},
         r"rotary positions need an even head width, got 15",
@@ -428,6 +460,20 @@ BAD = [
 def test_impossible_models_are_refused(tiny, changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(tiny, **changes)
+
+
+def test_ids_past_their_level_are_refused(tiny):
+    config = dataclasses.replace(tiny, position_levels=2)
+    config.check_table(longest_number=2**15 - 1, max_offset=0)
+    with pytest.raises(ValueError, match=r"ids up to 32768: must be below 32768"):
+        config.check_table(longest_number=2**15, max_offset=0)
+
+
+def test_two_levels_are_for_whole_rows(tiny):
+    ids = jnp.zeros((1, 4), int)
+    for changes in ({"blocks": Blocks(32, 3)}, {"start": ids}):
+        with pytest.raises(ValueError, match="two-level position ids are for whole"):
+            make_context(ids, levels=2, **changes)
 
 
 def test_table_too_small_is_refused_and_the_needed_size_suffices(tiny):

@@ -289,6 +289,8 @@ ASKED = {
     "bitwise_or": ["001|00000"],
     "hints": ["12+345"],
     "coupled": ["345-12"],
+    "scratchpad": ["12*345", "0x0"],
+    "list": ["30,4,17,4"],
 }
 
 
@@ -304,6 +306,27 @@ def test_models_of_every_task_answer_expressions(smoke, tiny, name):
         decode.answers(small, config, params, ASKED[name])
     with pytest.raises(ValueError, match=r"expression '1/2' "):
         decode.answers(network, config, params, ["1/2"])
+
+
+@pytest.mark.parametrize("name", ["coupled", "scratchpad"])
+def test_answers_are_greedy_whole_passes(smoke, tiny, name, monkeypatch):
+    config = config_of(smoke, name)
+    task = config.make_task()
+    monkeypatch.setattr(type(task), "read", lambda task, prompt, answer: answer)
+    network = dataclasses.replace(network_of(tiny, config), layers=1)
+    params = moved(model.init_params(network, jax.random.key(0)))
+    expression = ASKED[name][0]
+    prompt = task.prompt(expression)
+    ids = np.zeros((1, 64), np.int32)
+    ids[0, : len(prompt)] = task.vocab.encode(prompt)
+    for place in range(len(prompt), len(prompt) + 9):
+        batch = data.as_batch(task, jnp.array(ids), 0, config.position_ids)
+        logits = forward(network, params, batch.ids, batch.positions)
+        ids[0, place] = jnp.argmax(logits[0, place - 1])
+    written = task.vocab.decode(ids[0, len(prompt) : len(prompt) + 9].tolist())
+    [answer] = decode.answers(network, config, params, [expression])
+    assert len(written) > 4
+    assert answer.startswith(written)
 
 
 def test_coupled_positions_put_operators_before_digits(smoke):
