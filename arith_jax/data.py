@@ -37,7 +37,6 @@ class DataConfig:
     position_ids: str
     max_offset: int
     offset_per: str
-    id_gaps: float
     width_multiple: int
     pack: bool
 
@@ -50,10 +49,10 @@ class DataConfig:
                 f"data.max_numbers={self.max_numbers}: must be at least 1 for sorting "
                 f"and 0 for other tasks, data.task={self.task!r}"
             )
-        if self.position_ids not in ("abacus", "coupled", "lines"):
+        if self.position_ids not in positions.SYMBOL_ID:
             raise ValueError(
-                f"data.position_ids={self.position_ids!r}; allowed: 'abacus', "
-                "'coupled', 'lines'"
+                f"data.position_ids={self.position_ids!r}; allowed: "
+                + ", ".join(map(repr, positions.SYMBOL_ID))
             )
         self.check_lines()
         self.check_packing()
@@ -63,11 +62,6 @@ class DataConfig:
             raise ValueError(
                 f"data.offset_per={self.offset_per!r}; allowed: 'example', 'batch'"
             )
-        if not 0.0 <= self.id_gaps <= 1.0 or (self.id_gaps > 0 and self.pack):
-            raise ValueError(
-                f"data.id_gaps={self.id_gaps}: must be between 0 and 1, and 0 with "
-                "data.pack=True"
-            )
         if self.width_multiple < 1:
             raise ValueError(
                 f"data.width_multiple={self.width_multiple}: must be at least 1"
@@ -75,7 +69,7 @@ class DataConfig:
 
     def check_lines(self) -> None:
         """Raises `ValueError` if two-level ids do not fit the other settings."""
-        others = ("blanks", "index_hints", "max_offset", "id_gaps")
+        others = ("blanks", "index_hints", "max_offset")
         found = [name for name in others if getattr(self, name)]
         if not isinstance(self.make_task(), Arithmetic | Mixture | Sorting):
             found.append("task")
@@ -133,8 +127,8 @@ class DataConfig:
 
     def longest_position(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell with offset 0."""
-        symbol = {"abacus": 0, "coupled": 1, "lines": positions.FIRST}
-        return self.make_task().longest_number(*cell) + symbol[self.position_ids]
+        symbol = positions.SYMBOL_ID[self.position_ids]
+        return self.make_task().longest_number(*cell) + symbol
 
 
 # The operator whose second operand has one line of written work for each digit.
@@ -191,29 +185,6 @@ def as_batch(
     return Batch(ids, pos, answer_mask(ids, equals))
 
 
-def with_gaps(
-    config: DataConfig, key: PRNGKeyArray, pos: Int[Array, "b t"]
-) -> Int[Array, "b t"]:
-    """Position ids of which a share `id_gaps` of the rows skips places at random.
-
-    There, place p of a number has the p-th smallest of as many distinct ids as the
-    longest number has places, drawn from 1 to that count plus `max_offset`. Order is
-    kept and equal places keep equal ids, so that ids far apart are compared in
-    training although no number is that long.
-
-    Source:
-        Ruoss et al. 2023 (randomized positional encodings), there for tokens.
-    """
-    longest = config.longest_position(config.most)
-    key_lines, key_ids = jax.random.split(key)
-    words = jax.random.bits(key_ids, (pos.shape[0], longest + config.max_offset))
-    drawn = jnp.sort(jax.lax.top_k(words, longest)[1], axis=1) + 1
-    place = positions.without_offset(pos)
-    skipping = jnp.take_along_axis(drawn, jnp.maximum(place - 1, 0), axis=1)
-    has_gaps = jax.random.uniform(key_lines, (pos.shape[0], 1)) < config.id_gaps
-    return jnp.where(has_gaps & (place > 0), skipping, pos)
-
-
 def training_batch(
     config: DataConfig,
     key: PRNGKeyArray,
@@ -232,9 +203,9 @@ def training_batch(
         its `mask_before_equals=False`.
     """
     task, most = config.make_task(), config.most
-    key_shape, key_lines = jax.random.split(jax.random.fold_in(key, step))
+    key_shape, key_rows = jax.random.split(jax.random.fold_in(key, step))
     words = jax.random.bits(key_shape, (batch_size, 3))
-    keys = jax.random.split(key_lines, batch_size)
+    keys = jax.random.split(key_rows, batch_size)
     offset = word_below(words[:, 2], config.max_offset + 1)
     if config.offset_per == "batch":
         offset = jnp.broadcast_to(offset[0], (batch_size,))
@@ -252,9 +223,6 @@ def training_batch(
         keys, cells
     )
     batch = as_batch(task, ids, offset, config.position_ids, config.blanks > 0)
-    if config.id_gaps > 0:
-        key_gaps = jax.random.fold_in(key_shape, 2)
-        batch = batch._replace(positions=with_gaps(config, key_gaps, batch.positions))
     return batch._replace(mask=ids != vocab.PAD) if config.predict_prompt else batch
 
 

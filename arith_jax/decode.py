@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from arith_jax import positions, vocab
 from arith_jax.data import DataConfig, as_batch, round_up
 from arith_jax.layers import Cache, Context
-from arith_jax.model import Transformer, initial_state
+from arith_jax.model import Transformer, context_of, initial_state
 from arith_jax.model_config import ModelConfig
 
 
@@ -55,7 +55,7 @@ def decode(
     model = Transformer(config)
     b, p = prompts.shape
     total = p + num_new
-    index = jnp.arange(total)[None, :]
+    index, levels = jnp.arange(total)[None, :], config.position_levels
     key_state, _ = jax.random.split(jax.random.key(0))
     # The noise of position i must be what a whole row of this shape would get.
     whole = jnp.zeros((b, total, config.width), config.dtype)
@@ -80,7 +80,7 @@ def decode(
         return run(state, method="readout"), cache
 
     key_abacus = jnp.pad(abacus, ((0, 0), (0, num_new)))
-    context = make_query_context(config, index[:, :p], index, abacus, key_abacus)
+    context = context_of(levels, index[:, :p], index, abacus, key_abacus)
     cache = empty_cache(config, b, total)
     logits, cache = read(prompts, context, cache, states[:, :p])
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
@@ -94,9 +94,7 @@ def decode(
         is_token = token >= vocab.FIRST_SYMBOL
         own = positions.next_position(previous, vocab.is_digit(token), is_token, scheme)
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
-        context = make_query_context(
-            config, here[:, None], index, own[:, None], key_abacus
-        )
+        context = context_of(levels, here[:, None], index, own[:, None], key_abacus)
         start = jnp.take_along_axis(states, here[:, None, None], axis=1)
         logits, cache = read(token[:, None], context, cache, start)
         return (logits[:, 0], own, key_abacus, cache, done), token
@@ -105,23 +103,6 @@ def decode(
     carry = (last, previous, key_abacus, cache, done)
     _, tokens = jax.lax.scan(generate, carry, jnp.arange(num_new))
     return tokens.T
-
-
-def make_query_context(
-    config: ModelConfig,
-    query: Int[Array, "#b t"],
-    key: Int[Array, "#b s"],
-    query_ids: Int[Array, "b t"],
-    key_ids: Int[Array, "b s"],
-) -> Context:
-    """Context of some tokens of a row against all of it; ids are without offset."""
-    if config.position_levels == 1:
-        return Context(query, key, query_ids, key_ids, query_ids)
-    place, line = positions.split_levels(query_ids)
-    key_place, key_line = positions.split_levels(key_ids)
-    return Context(
-        query, key, place, key_place, place, query_line=line, key_line=key_line
-    )
 
 
 def answers(

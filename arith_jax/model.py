@@ -110,10 +110,7 @@ def make_context(
     if levels == 2:
         if blocks is not None or start is not None:
             raise ValueError("two-level position ids are for whole rows of one problem")
-        place, line = positions.split_levels(abacus)
-        return Context(
-            index, index, place, place, place, query_line=line, key_line=line
-        )
+        return context_of(levels, index, index, abacus, abacus)
     if start is not None:
         if blocks is not None:
             raise ValueError("blocks are for evaluation: rows of one problem each")
@@ -125,6 +122,31 @@ def make_context(
     place = positions.without_offset(abacus)
     band = None if blocks is None else make_band(place, blocks)
     return Context(index, index, place, place, abacus, band)
+
+
+def context_of(
+    levels: int,
+    query: Int[Array, "#b t"],
+    key: Int[Array, "#b s"],
+    query_ids: Int[Array, "b t"],
+    key_ids: Int[Array, "b s"],
+) -> Context:
+    """Context of some tokens against others, by index and position id without offset.
+
+    Args:
+        levels: `position_levels` of the model: 2 splits the ids into places and lines.
+        query: Sequence index of each query.
+        key: Sequence index of each key.
+        query_ids: Position id of each query.
+        key_ids: Position id of each key.
+    """
+    if levels == 1:
+        return Context(query, key, query_ids, key_ids, query_ids)
+    place, line = positions.split_levels(query_ids)
+    key_place, key_line = positions.split_levels(key_ids)
+    return Context(
+        query, key, place, key_place, place, query_line=line, key_line=key_line
+    )
 
 
 def init_params(config: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:

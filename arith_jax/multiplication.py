@@ -77,15 +77,11 @@ class Multiplication(Arithmetic):
         if not self.scratchpad:
             product = digits.multiply_digits(a, b)
             return product + vocab.DIGIT_ZERO, digits.num_digits(product)
-        place = jnp.arange(a.shape[0] + 1)
-        lines = partial_sums(a, b)
-        last = digits.num_digits(a)
-        width = jnp.arange(a.shape[0] + 2)
-        tokens = jnp.pad(lines + vocab.DIGIT_ZERO, ((0, 0), (0, 1)))
-        is_end = width[None] == last + 1
-        tokens = jnp.where(is_end, self.vocab.id(SEPARATOR), tokens)
-        count = digits.num_digits(b)
-        kept = (width[None] <= last + 1) & (place[: b.shape[0], None] < count)
+        tokens = jnp.pad(partial_sums(a, b) + vocab.DIGIT_ZERO, ((0, 0), (0, 1)))
+        line, place = jnp.arange(b.shape[0])[:, None], jnp.arange(a.shape[0] + 2)[None]
+        end = digits.num_digits(a) + 1
+        tokens = jnp.where(place == end, self.vocab.id(SEPARATOR), tokens)
+        kept = (place <= end) & (line < digits.num_digits(b))
         answer, length = digits.pack(tokens.reshape(-1), kept.reshape(-1), tokens.size)
         return answer, length - 1
 

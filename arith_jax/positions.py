@@ -16,8 +16,10 @@ from jaxtyping import Array, Bool, Float, Int
 # five times as long to run (docs/experiments.md).
 MOST_SELECTS = 4
 # Two-level ids are place + LEVEL * line. Both are 0 (none) or at least FIRST, so that a
-# token without a place or a row is far from all that have one.
+# token without a place or a line is far from all that have one.
 LEVEL, FIRST = 2**15, 8
+# Every way to number tokens (`data.position_ids`): the id of a symbol before digits.
+SYMBOL_ID = {"abacus": 0, "coupled": 1, "lines": FIRST}
 
 
 def abacus_positions(
@@ -155,9 +157,9 @@ def next_position(
         previous: Position of the token before.
         is_digit: As in `coupled_positions`, of the generated token.
         is_token: As in `coupled_positions`, of the generated token.
-        scheme: `abacus`, `coupled` or `lines`.
+        scheme: A key of `SYMBOL_ID`.
     """
-    symbol = {"abacus": 0, "coupled": 1, "lines": FIRST}[scheme]
+    symbol = SYMBOL_ID[scheme]
     other = jnp.where(is_token, symbol, 0)
     if scheme != "lines":
         return jnp.where(is_digit, jnp.maximum(previous, symbol) + 1, other)

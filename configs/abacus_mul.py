@@ -27,8 +27,6 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "cpu":
         base.shrink_to_cpu(c)
         c.data.max_digits = 4
-        c.data.repeats = 0.1
-        c.model.layers = 3
         c.train.steps = 1500
         c.eval.grid_digits, c.eval.grid_stride = 15, 5
         c.eval.diagonal, c.eval.diagonal_samples = (25,), 20

@@ -1,10 +1,12 @@
 """Sorting with soft Abacus attention, trained on 10 numbers of 10 digits at most.
 
 Comparing two numbers needs their lengths and highest differing digits, so nothing is
-masked: the relative bias tells which digits stand higher, FIRE how far tokens are
-apart, and the length factor keeps attention sharp in longer lists. A share of lists has
-numbers of one length, which uniform lists decide by chance. Evaluated to 30 x 30, as in
-the paper. The sizes are a first guess.
+masked among them: the relative bias tells which digits stand higher, another the last
+few tokens apart, and the length factor keeps attention sharp in longer lists. Every key
+of the answer is a line of its own, which hides the keys before the last: what comes
+next must be looked up, not counted. A share of lists has numbers of one length, which
+uniform lists decide by chance. Evaluated to 30 x 30, as in the paper. Not tuned yet:
+docs/experiments.md.
 """
 
 from ml_collections import ConfigDict

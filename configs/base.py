@@ -35,8 +35,6 @@ def get_config() -> ConfigDict:
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
-    c.data.id_gaps = 0.0  # share of examples whose position ids skip places at random,
-    # up to max_offset in all, which trains order between ids far apart
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
     c.data.pack = False  # two problems a row, whose lengths are complementary: 20-digit
     # sums take 79 tokens a pair, not 2 x 64; with width_multiple 16, not 64, on a GPU

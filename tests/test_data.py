@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from arith_jax import data, vocab
-from arith_jax.positions import abacus_positions
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -62,30 +61,6 @@ def test_offset_is_drawn_per_example_or_per_batch(config, per, distinct):
     assert jnp.all(batch.positions[~vocab.is_digit(batch.ids)] == 0)
 
 
-def test_gaps_keep_order_and_equal_places_equal(config):
-    config = dataclasses.replace(config, id_gaps=0.5)
-    batch = batch_of(config, jax.random.key(2), 0, 400)
-    places = np.asarray(abacus_positions(vocab.is_digit(batch.ids)))
-    skipping = 0
-    for place, found in zip(places, np.asarray(batch.positions), strict=True):
-        ids = [set(found[place == p].tolist()) for p in range(1, place.max() + 1)]
-        assert all(len(one) == 1 for one in ids)
-        ids = [one.pop() for one in ids]
-        assert ids == sorted(set(ids))
-        assert ids[0] >= 1
-        assert ids[-1] <= 7 + 9
-        assert np.all(found[place == 0] == 0)
-        skipping += ids != list(range(ids[0], ids[0] + len(ids)))
-    # Few rows of random ids happen to be without a gap.
-    assert 160 < skipping < 220
-
-
-def test_gaps_reach_every_id_but_no_further(config):
-    config = dataclasses.replace(config, id_gaps=1.0)
-    found = batch_of(config, jax.random.key(2), 0, 3000).positions
-    assert set(np.asarray(found).ravel().tolist()) == set(range(7 + 9 + 1))
-
-
 def test_blanks_do_not_move_abacus_positions(config):
     blanked = dataclasses.replace(config, blanks=0.4)
     batch = batch_of(blanked, jax.random.key(0), 0, 50)
@@ -114,8 +89,6 @@ def test_width_is_padded_to_the_multiple(config):
         ({"max_digits": 0}, r"data.max_digits=0: must be at least 1"),
         ({"max_offset": -1}, r"data.max_offset=-1: must be at least 0"),
         ({"offset_per": "row"}, r"data.offset_per='row'; allowed: 'example', 'batch'"),
-        ({"id_gaps": 1.5}, r"data.id_gaps=1.5: must be between 0 and 1"),
-        ({"id_gaps": 0.5, "pack": True}, r"0 with data.pack=True"),
         ({"position_ids": "lines", "blanks": 0.5}, r"'lines' with data.blanks=0.5"),
         (
             {"position_ids": "lines", "max_offset": 2},

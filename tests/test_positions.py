@@ -77,22 +77,22 @@ def test_next_position_continues_the_row():
 
 
 def two_level(text, has_lines):
-    """Places and rows of a text counted by hand, 0 for none."""
+    """Places and lines of a text counted by hand, 0 for none."""
     before, after = text.split("=")
     first, operator, second = re.split(r"([+x-])", before)
     found = [(place, 0) for place in range(1, len(first) + 1)] + [(None, 0)]
     assert operator
     for place in range(1, len(second) + 1):
         found.append((None, place) if has_lines else (place, 0))
-    place, row = 0, 1
+    place, line = 0, 1
     found.append((0, 1))
     for symbol in after:
-        place, row = (place + 1, row) if symbol.isdigit() else (0, row + 1)
-        found.append((place, row))
+        place, line = (place + 1, line) if symbol.isdigit() else (0, line + 1)
+        found.append((place, line))
     low = positions.FIRST
     return [
-        (0 if p is None else p + low, r - 1 + low if has_lines and r else 0)
-        for p, r in found
+        (0 if p is None else p + low, n - 1 + low if has_lines and n else 0)
+        for p, n in found
     ]
 
 
@@ -100,16 +100,16 @@ def two_level(text, has_lines):
     ("text", "has_lines"),
     [("21x43=840+040", True), ("381x0=0000", True), ("12+345=753", False)],
 )
-def test_rows_have_two_levels(text, has_lines):
+def test_lines_have_two_levels(text, has_lines):
     ids = jnp.array([[*vocab.ARITHMETIC.encode(text), vocab.EOS, vocab.PAD]])
     is_digit, is_token = vocab.is_digit(ids), ids >= vocab.FIRST_SYMBOL
     equals = ids == vocab.ARITHMETIC.id("=")
-    rows = jnp.array([has_lines])
-    found = positions.line_positions(is_digit, is_token, equals, rows, rows)
-    place, row = positions.split_levels(found)
-    levels = list(zip(place[0].tolist(), row[0].tolist(), strict=True))
+    lines = jnp.array([has_lines])
+    found = positions.line_positions(is_digit, is_token, equals, lines, lines)
+    place, line = positions.split_levels(found)
+    levels = list(zip(place[0].tolist(), line[0].tolist(), strict=True))
     expected = two_level(text, has_lines)
-    # What comes after the answer stays in its last row.
+    # What comes after the answer stays in its last line.
     assert levels == [*expected, (0, expected[-1][1]), (0, expected[-1][1])]
     for index in range(text.index("=") + 1, len(text)):
         own = positions.next_position(

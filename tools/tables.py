@@ -149,17 +149,16 @@ def tasks_table(results: Runs) -> str:
         line = [f"`{row}`", device(first), str(len(runs)), sizes]
         line += [f"{first['num_params']:,}", seconds_of(runs)]
         line += [
-            over_seeds([fraction(region(run, inside)) for run in runs])
-            for inside in (True, False)
+            over_seeds([fraction(regions(run, *names)) for run in runs])
+            for names in (("id",), ("ood", "ood_100plus"))
         ]
         cells = [diagonal(run, largest) for run in runs]
         lines.append([*line, f"{largest:,} x {largest:,}: {counts(cells)}"])
     return markdown(header, lines)
 
 
-def region(run: Run, inside: bool) -> Counts | None:
-    """All trained sizes of a run, or all larger ones."""
-    names = ("id",) if inside else ("ood", "ood_100plus")
+def regions(run: Run, *names: str) -> Counts | None:
+    """Some regions of a run together."""
     return pooled([run["exact_match"].get(name) for name in names])
 
 
@@ -226,7 +225,7 @@ def worst(runs: Sequence[Run], measure: Callable[[Run], Counts | None]) -> str:
 
 def grid_of(run: Run) -> Counts | None:
     """The whole 100 x 100 grid of a run."""
-    return pooled([run["exact_match"].get(region) for region in ("id", "ood")])
+    return regions(run, "id", "ood")
 
 
 def sets_of(run: Run) -> Counts | None:
