@@ -29,6 +29,7 @@ class DataConfig:
     carry_chains: float
     repeats: float
     hard_lists: float
+    mixed_keys: bool
     complement: bool
     scratchpad: bool
     blanks: float
@@ -70,14 +71,23 @@ class DataConfig:
     def check_lines(self) -> None:
         """Raises `ValueError` if two-level ids do not fit the other settings."""
         others = ("blanks", "index_hints", "max_offset")
+        fitting = {"lines": Arithmetic | Mixture, "items": Sorting}
+        if self.position_ids not in fitting:
+            return
         found = [name for name in others if getattr(self, name)]
-        if not isinstance(self.make_task(), Arithmetic | Mixture | Sorting):
+        task = self.make_task()
+        if not isinstance(task, fitting[self.position_ids]):
             found.append("task")
-        if self.position_ids == "lines" and found:
+        if found:
             raise ValueError(
-                f"data.position_ids='lines' with data.{found[0]}="
-                f"{getattr(self, found[0])!r}: only plain rows of calculations and "
-                "lists have two-level ids; set one of them otherwise"
+                f"data.position_ids={self.position_ids!r} with data.{found[0]}="
+                f"{getattr(self, found[0])!r}: 'lines' are for plain rows of "
+                "calculations, 'items' for lists; set one of them otherwise"
+            )
+        if isinstance(task, Sorting) and not task.scratchpad:
+            raise ValueError(
+                "data.position_ids='items' with data.scratchpad=False: the ids are "
+                "those of an insertion sort; set data.scratchpad=True"
             )
 
     def check_packing(self) -> None:
@@ -100,7 +110,7 @@ class DataConfig:
             name: getattr(self, name)
             for name in (
                 *("zero_pad", "carry_chains", "repeats", "hard_lists", "complement"),
-                *("scratchpad", "blanks", "index_hints"),
+                *("scratchpad", "mixed_keys", "blanks", "index_hints"),
             )
         }
         return tasks.make_task(self.task, options)
@@ -173,13 +183,10 @@ def as_batch(
     if scheme == "coupled":
         pos = positions.coupled_positions(is_digit, is_token, offset, is_blank)
     elif scheme == "lines":
-        if isinstance(task, Sorting):
-            lines, columns = jnp.array([True]), jnp.array([False])
-        else:
-            lines = columns = jnp.any(ids == task.vocab.id(LINE_OPERATOR), axis=1)
-        pos = positions.line_positions(
-            is_digit, is_token, ids == equals, lines, columns
-        )
+        lines = jnp.any(ids == task.vocab.id(LINE_OPERATOR), axis=1)
+        pos = positions.line_positions(is_digit, is_token, ids == equals, lines)
+    elif scheme == "items":
+        pos = positions.item_positions(is_digit, ids == equals)
     else:
         pos = positions.abacus_positions(is_digit, offset, is_blank)
     return Batch(ids, pos, answer_mask(ids, equals))

@@ -92,7 +92,11 @@ def decode(
         done = done | (stop & (token == vocab.EOS))
         here = lengths + step
         is_token = token >= vocab.FIRST_SYMBOL
-        own = positions.next_position(previous, vocab.is_digit(token), is_token, scheme)
+        if scheme == "items":
+            own = positions.next_key_position(previous, key_abacus)
+        else:
+            is_digit = vocab.is_digit(token)
+            own = positions.next_position(previous, is_digit, is_token, scheme)
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
         context = context_of(levels, here[:, None], index, own[:, None], key_abacus)
         start = jnp.take_along_axis(states, here[:, None, None], axis=1)

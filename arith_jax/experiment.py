@@ -13,6 +13,9 @@ from arith_jax.model_config import ModelConfig
 from arith_jax.optim import OptimConfig
 from arith_jax.train import TrainConfig
 
+# Levels of the position ids that have more than one.
+LEVELS = {"lines": 2, "items": 3}
+
 SECTIONS = {
     "model": ModelConfig,
     "data": DataConfig,
@@ -70,11 +73,11 @@ class Experiment:
                 f"model.vocab_size={self.model.vocab_size}: the task "
                 f"{self.data.task!r} has {len(task.vocab)} symbols"
             )
-        if (self.model.position_levels == 2) != (self.data.position_ids == "lines"):
+        levels = LEVELS.get(self.data.position_ids, 1)
+        if self.model.position_levels != levels:
             raise ValueError(
                 f"model.position_levels={self.model.position_levels} with "
-                f"data.position_ids={self.data.position_ids!r}: must be 2 with 'lines' "
-                "and 1 with the others"
+                f"data.position_ids={self.data.position_ids!r}: must be {levels}"
             )
         if self.optim.micro_batch_size % self.data.problems_per_row:
             raise ValueError(

@@ -109,10 +109,8 @@ def export(config: ModelConfig, params: Any) -> Original:
         section = arch[parents[0]] if parents else arch
         section.setdefault(name, allowed[0])
     # Choices of ours that leave no trace in a checkpoint.
-    unseen = {"dtype": config.dtype, "unroll": config.unroll}
-    for name in ("abacus_window", "token_window"):
-        unseen[name] = getattr(config, name)
-    unseen["qk_gain"] = config.qk_gain
+    names = ("dtype", "unroll", "abacus_window", "qk_gain")
+    unseen = {name: getattr(config, name) for name in names}
     theirs = dataclasses.asdict(dataclasses.replace(config_of(arch), **unseen))
     differing = [
         f"{name}={value!r} (there {theirs[name]!r})"

@@ -17,6 +17,8 @@ from arith_jax.model_config import ModelConfig
 MASKED = -1e9
 # A line of the answer is made from the one before and what stands beside it.
 LINE_WINDOW = 1
+# A key of a list is in the column of the line above, or in the one before.
+COLUMN_WINDOW = 2
 
 
 class Context(NamedTuple):
@@ -38,6 +40,8 @@ class Context(NamedTuple):
     problem: Int[Array, "b t"] | None = None
     query_line: Int[Array, "b t"] | None = None
     key_line: Int[Array, "b s"] | None = None
+    query_column: Int[Array, "b t"] | None = None
+    key_column: Int[Array, "b s"] | None = None
 
 
 class Cache(NamedTuple):
@@ -191,11 +195,11 @@ class Attention(nn.Module):
                 cfg.heads, LINE_WINDOW, name="relative_line"
             )
             bias = bias + relative(context.query_line, context.key_line)
-        if "relative" in cfg.positions:
+        if context.query_column is not None and context.key_column is not None:
             relative = positions.RelativeBias(
-                cfg.heads, cfg.token_window, name="relative"
+                cfg.heads, COLUMN_WINDOW, name="relative_column"
             )
-            bias = bias + relative(context.query, context.key)
+            bias = bias + relative(context.query_column, context.key_column)
         if "fire" in cfg.positions:
             fire = positions.FireBias(
                 cfg.heads, kernel_init=matrix_init(cfg), name="fire"
@@ -205,7 +209,11 @@ class Attention(nn.Module):
 
 
 def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
-    """Which keys a query may attend to: itself and the past, within the windows."""
+    """Which keys a query may attend to: itself and the past, within the windows.
+
+    Items of a list, which have a line but no column, see themselves only, and are seen
+    from every line of the answer.
+    """
     seen = context.key[:, None, :] <= context.query[:, :, None]
     if context.problem is not None:
         seen = seen & (context.problem[:, None, :] == context.problem[:, :, None])
@@ -213,11 +221,17 @@ def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
         seen = seen & ~positions.out_of_window(
             context.query_abacus, context.key_abacus, config.abacus_window
         )
-    if context.query_line is not None and context.key_line is not None:
-        seen = seen & ~positions.out_of_window(
-            context.query_line, context.key_line, LINE_WINDOW
+    if context.query_line is None or context.key_line is None:
+        return seen
+    hidden = positions.out_of_window(context.query_line, context.key_line, LINE_WINDOW)
+    if context.query_column is not None and context.key_column is not None:
+        hidden = hidden | positions.out_of_window(
+            context.query_column, context.key_column, COLUMN_WINDOW
         )
-    return seen
+        other = context.query_line[:, :, None] != context.key_line[:, None, :]
+        other = other & (context.query_column == 0)[:, :, None]
+        hidden = jnp.where((context.key_column > 0)[:, None, :], hidden, other)
+    return seen & ~hidden
 
 
 def block_context(context: Context, band: banded.Band) -> Context:

@@ -103,13 +103,13 @@ def make_context(
     """Context of whole rows: every token is a query and a key.
 
     Raises:
-        ValueError: If rows of two problems, or two-level ids, are to be attended to in
-            blocks.
+        ValueError: If rows of two problems, or ids with levels, are to be attended to
+            in blocks.
     """
     index = jnp.arange(abacus.shape[1])[None, :]
-    if levels == 2:
+    if levels > 1:
         if blocks is not None or start is not None:
-            raise ValueError("two-level position ids are for whole rows of one problem")
+            raise ValueError("ids with levels are for whole rows of one problem")
         return context_of(levels, index, index, abacus, abacus)
     if start is not None:
         if blocks is not None:
@@ -134,7 +134,7 @@ def context_of(
     """Context of some tokens against others, by index and position id without offset.
 
     Args:
-        levels: `position_levels` of the model: 2 splits the ids into places and lines.
+        levels: `position_levels` of the model, into which ids are split.
         query: Sequence index of each query.
         key: Sequence index of each key.
         query_ids: Position id of each query.
@@ -142,11 +142,16 @@ def context_of(
     """
     if levels == 1:
         return Context(query, key, query_ids, key_ids, query_ids)
-    place, line = positions.split_levels(query_ids)
-    key_place, key_line = positions.split_levels(key_ids)
-    return Context(
-        query, key, place, key_place, place, query_line=line, key_line=key_line
-    )
+    own = positions.split_levels(query_ids, levels)
+    place, *other = positions.split_levels(key_ids, levels)
+    if levels == 3:
+        # A key of the answer has a place only as a query: beside the item it sorts in.
+        place = jnp.where(other[1] > 0, 0, place)
+    context = Context(query, key, own[0], place, own[0])
+    context = context._replace(query_line=own[1], key_line=other[0])
+    if levels == 3:
+        context = context._replace(query_column=own[2], key_column=other[1])
+    return context
 
 
 def init_params(config: ModelConfig, key: PRNGKeyArray) -> dict[str, Any]:

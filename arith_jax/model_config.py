@@ -8,7 +8,6 @@ TOKEN_POSITIONS = ("abacus", "learned")
 ATTENTION_POSITIONS = (
     "fire",
     "rope",
-    "relative",
     "relative_abacus",
     "rotary_abacus",
 )
@@ -31,7 +30,6 @@ class ModelConfig:
     table_size: int
     abacus_window: int
     abacus_far: str
-    token_window: int
     position_levels: int
     norm: str
     norm_eps: float
@@ -86,15 +84,15 @@ class ModelConfig:
                 "model.initial_state='noise' with model.injection='none' never shows "
                 "the input to the model; use initial_state='embedding' or an injection"
             )
-        if self.position_levels not in (1, 2):
+        if self.position_levels not in (1, 2, 3):
             raise ValueError(
                 f"model.position_levels={self.position_levels}: must be 1, or 2 for "
-                "data.position_ids='lines'"
+                "data.position_ids='lines', or 3 for 'items'"
             )
-        if self.position_levels == 2 and self.abacus_window > FIRST - 2:
+        if self.position_levels > 1 and self.abacus_window > FIRST - 2:
             raise ValueError(
                 f"model.abacus_window={self.abacus_window}: at most {FIRST - 2} with "
-                "model.position_levels=2"
+                f"model.position_levels={self.position_levels}"
             )
         if not 1 <= self.max_backprop <= self.recurrences:
             raise ValueError(
@@ -119,10 +117,10 @@ class ModelConfig:
         line, silently, so this must be known before the first trace. Row 0 of a table
         is the row of the tokens that are not digits.
         """
-        if self.position_levels == 2 and longest_number >= LEVEL:
+        if self.position_levels > 1 and longest_number >= LEVEL:
             raise ValueError(
-                f"model.position_levels=2 with position ids up to {longest_number}: "
-                f"must be below {LEVEL}; lower the lengths"
+                f"model.position_levels={self.position_levels} with position ids up to "
+                f"{longest_number}: must be below {LEVEL}; lower the lengths"
             )
         needed = longest_number + max_offset + 1
         if "abacus" in self.positions and self.table_size < needed:

@@ -124,7 +124,6 @@ def config_of(arch: Mapping[str, Any]) -> ModelConfig:
         table_size=embedding["max_seq_length"],
         abacus_window=2,
         abacus_far="bias",
-        token_window=8,
         position_levels=1,
         norm="post",
         # The original's 1e-12; a library default of 1e-6 changes logits by up to 1e-2.

@@ -16,10 +16,11 @@ from jaxtyping import Array, Bool, Float, Int
 # five times as long to run (docs/experiments.md).
 MOST_SELECTS = 4
 # Two-level ids are place + LEVEL * line. Both are 0 (none) or at least FIRST, so that a
-# token without a place or a line is far from all that have one.
-LEVEL, FIRST = 2**15, 8
+# token without a place or a line is far from all that have one. Three-level ids add
+# LEVEL * LINES * column.
+LEVEL, LINES, FIRST = 2**15, 2**8, 8
 # Every way to number tokens (`data.position_ids`): the id of a symbol before digits.
-SYMBOL_ID = {"abacus": 0, "coupled": 1, "lines": FIRST}
+SYMBOL_ID = {"abacus": 0, "coupled": 1, "lines": FIRST, "items": FIRST}
 
 
 def abacus_positions(
@@ -103,22 +104,20 @@ def line_positions(
     is_token: Bool[Array, "b t"],
     is_equals: Bool[Array, "b t"],
     has_lines: Bool[Array, "#b"],
-    has_columns: Bool[Array, "#b"],
 ) -> Int[Array, "b t"]:
     """Two-level ids: the place of a digit, and the line of the answer it is in.
 
     Where `has_lines`, the answer is lines that begin with a symbol: `=`, then each one
-    after it. Where `has_columns`, the digits after the first symbol of the prompt, the
-    second operand, have a line each and no place: line j of the answer stands beside
-    the j-th of them. All other digits have places only. A symbol of the answer has the
-    place before the first digit, those of the prompt have neither.
+    after it. The digits after the first symbol of the prompt, the second operand, have
+    a line each and no place then: line j of the answer stands beside the j-th of them.
+    All other digits have places only. A symbol of the answer has the place before the
+    first digit, those of the prompt have neither.
 
     Args:
         is_digit: True where the token is one of 0-9.
         is_token: True where the token is a digit, an operator or another symbol.
         is_equals: True at `=`.
         has_lines: Whether the answer has lines, per example.
-        has_columns: Whether the second operand is written beside them, per example.
 
     Returns:
         place + `LEVEL` * line; `split_levels` takes them apart.
@@ -130,7 +129,7 @@ def line_positions(
     is_symbol = is_token & ~is_digit
     is_answer = jnp.cumsum(is_equals, axis=1) > 0
     is_second = is_digit & ~is_answer & (jnp.cumsum(is_symbol, axis=1) > 0)
-    is_beside = is_second & has_columns[:, None]
+    is_beside = is_second & has_lines[:, None]
     line = jnp.where(is_beside, place, jnp.cumsum(is_symbol & is_answer, axis=1))
     has_line = is_beside | (is_answer & has_lines[:, None])
     line = jnp.where(has_line, line - 1 + FIRST, 0)
@@ -138,11 +137,54 @@ def line_positions(
     return jnp.where(has_place, place + FIRST, 0) + LEVEL * line
 
 
+def item_positions(
+    is_digit: Bool[Array, "b t"], is_equals: Bool[Array, "b t"]
+) -> Int[Array, "b t"]:
+    """Three-level ids of a list and its insertion sort: place, line and column.
+
+    The prompt is items, each a key, a symbol, the digits of a number and what ends it.
+    Item i has line i; its digits have places, and there are no columns. Line i of the
+    answer has a symbol, the first one `=`, and then i keys, in columns. It stands
+    beside item i at the place of that number's last digit. What comes after the last
+    line is numbered on.
+
+    Args:
+        is_digit: True where the token is one of 0-9.
+        is_equals: True at `=`.
+
+    Returns:
+        place + `LEVEL` * (line + `LINES` * column), as in `split_levels`.
+    """
+    place = abacus_positions(is_digit)
+    place = jnp.where(place > 0, place + FIRST, 0)
+    is_answer = jnp.cumsum(is_equals, axis=1) > 0
+    before = jnp.pad(is_digit, ((0, 0), (1, 0)))[:, :-1]
+    ends = (before & ~is_digit).astype(jnp.int32)
+    item = jnp.cumsum(ends, axis=1) - ends
+    count = jnp.cumsum(is_answer, axis=1) - 1
+    # Line i begins after (i - 1)(i + 2) / 2 tokens; 0.5 keeps the root above a square.
+    line = ((jnp.sqrt(8.0 * count + 9.5) - 1) / 2).astype(jnp.int32)
+    column = count - (line - 1) * (line + 2) // 2
+    line = jnp.where(is_answer, line - 1, item) + FIRST
+    items = jnp.where(is_answer, 0, place + LEVEL * line)
+    beside = place_beside(items, line)
+    answer = beside + LEVEL * (line + LINES * (column + FIRST))
+    return jnp.where(is_answer, answer, items)
+
+
+def place_beside(ids: Int[Array, "b s"], line: Int[Array, "b t"]) -> Int[Array, "b t"]:
+    """Largest place of the item with the given line, among three-level ids."""
+    place, own, column = split_levels(ids, 3)
+    is_item = (own[:, None, :] == line[:, :, None]) & (column == 0)[:, None, :]
+    return jnp.max(jnp.where(is_item, place[:, None, :], 0), axis=2)
+
+
 def split_levels(
-    ids: Int[Array, "*dims"],
-) -> tuple[Int[Array, "*dims"], Int[Array, "*dims"]]:
-    """Places and lines of two-level ids."""
-    return ids % LEVEL, ids // LEVEL
+    ids: Int[Array, "*dims"], levels: int
+) -> tuple[Int[Array, "*dims"], ...]:
+    """Places and lines of two-level ids; and columns of three-level ones."""
+    place, line = ids % LEVEL, ids // LEVEL
+    return (place, line) if levels == 2 else (place, line % LINES, line // LINES)
 
 
 def next_position(
@@ -163,9 +205,26 @@ def next_position(
     other = jnp.where(is_token, symbol, 0)
     if scheme != "lines":
         return jnp.where(is_digit, jnp.maximum(previous, symbol) + 1, other)
-    place, line = split_levels(previous)
+    place, line = split_levels(previous, 2)
     place = jnp.where(is_digit, jnp.maximum(place, symbol) + 1, other)
     return place + LEVEL * jnp.where(line > 0, line + (is_token & ~is_digit), 0)
+
+
+def next_key_position(
+    previous: Int[Array, " b"], ids: Int[Array, "b s"]
+) -> Int[Array, " b"]:
+    """Three-level id of a generated token of an insertion sort.
+
+    Args:
+        previous: Id of the token before, `=` or a later one.
+        ids: Ids of the tokens before, 0 elsewhere.
+    """
+    _, line, column = split_levels(previous, 3)
+    # Line i has i keys.
+    ends = column > line
+    line, column = line + ends, jnp.where(ends, FIRST, column + 1)
+    place = place_beside(ids, line[:, None])[:, 0]
+    return place + LEVEL * (line + LINES * column)
 
 
 def rotate(

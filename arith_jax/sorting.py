@@ -23,16 +23,26 @@ class Sorting:
     least significant digit first; equal numbers keep their order. Keys are consecutive
     symbols of a cyclic list of 102, from a random start, comma and colon among them.
 
+    With a scratchpad the answer is an insertion sort, `a:03,b:4,c:71=a,ba,bca`: line i
+    has the first i keys in order. It is the line before with one more key, whose place
+    is found by comparing its number with one other at a time.
+
     Attributes:
-        hard_lists: Share of training examples, 0 to 1, whose numbers all have b digits;
-            in half of them only the last three digits differ. Uniform lists are mostly
-            decided by lengths and leading digits.
+        scratchpad: Write all lines; the last one is the answer.
+        mixed_keys: Name the numbers of training examples by any symbols, in any order.
+            Consecutive keys are never further apart than the longest list trained on,
+            so a model need not tell those of longer lists from each other.
+        hard_lists: Share of training examples, 0 to 1, whose numbers all have b digits,
+            or are two numbers repeated, in halves. Uniform lists are mostly decided by
+            lengths, and seldom have equal numbers.
 
     Source:
         McLeish et al. 2024, section 4.3 and appendix A.2; original generator
-        `bucket_uniform_distribution --reverse_all`. Ours: `hard_lists`.
+        `bucket_uniform_distribution --reverse_all`. Ours: the others.
     """
 
+    scratchpad: bool = False
+    mixed_keys: bool = False
     hard_lists: float = 0.0
 
     vocab = vocab.SORT
@@ -40,7 +50,6 @@ class Sorting:
     parts = ("uniform",)
     axes = ("numbers in the list", "most digits of a number")
     answer_axis = "token of the answer"
-    first_answer = "smallest number found"
     # Numbers and symbols grow with the list: attention in blocks has no bound.
     num_numbers = 0
     num_symbols = 0
@@ -60,6 +69,11 @@ class Sorting:
             "close": "numbers that differ in three digits",
             "ties": "lists of two numbers, repeated",
         }
+
+    @property
+    def first_answer(self) -> str:
+        """The paper's second measure; on its own it means nothing in written work."""
+        return "" if self.scratchpad else "smallest number found"
 
     def cell_label(self, a: int, b: int) -> str:
         """The size of an example, for people."""
@@ -86,9 +100,9 @@ class Sorting:
         return count * (most_digits + 3) + self.answer_width(count, most_digits) + 1
 
     def answer_width(self, count: int, most_digits: int) -> int:
-        """Tokens of an answer: keys and the commas between them."""
+        """Tokens of an answer: keys and the commas between them, or between lines."""
         del most_digits
-        return 2 * count - 1
+        return count * (count + 3) // 2 - 1 if self.scratchpad else 2 * count - 1
 
     def longest_number(self, count: int, most_digits: int) -> int:
         """Most digits of any number in a row."""
@@ -138,15 +152,16 @@ class Sorting:
         del example  # the key already differs
         key_choices, key_numbers = jax.random.split(key)
         choices = jax.random.bits(key_choices, (2,))
+        item, symbols = jnp.arange(sizes[0]), digits.hint_ids(self.vocab)
+        keys = symbols[(digits.hint_start(choices[0]) + item) % len(symbols)]
         if kind is None:
             place = word_below(choices[1], 10**6)
             names = list(self.kinds)
-            kind = jnp.where(place % 2 == 0, names.index("full"), names.index("close"))
+            kind = jnp.where(place % 2 == 0, names.index("full"), names.index("ties"))
             kind = jnp.where(place < self.hard_lists * 10**6, kind, 0)
+            if self.mixed_keys:
+                keys = jax.random.permutation(key_choices, symbols)[item]
         numbers, lengths = self.draw_numbers(key_numbers, most_digits, sizes, kind)
-        item = jnp.arange(sizes[0])
-        start = digits.hint_start(choices[0])
-        keys = digits.hint_ids(self.vocab)[(start + item) % len(vocab.HINTS)]
         colon, comma, equals = self.vocab.encode(":,=")
         ends = jnp.where(item == count - 1, equals, comma)
         place = jnp.arange(sizes[1] + 3)[None]
@@ -156,11 +171,8 @@ class Sorting:
         tokens = jnp.where(place == lengths[:, None] + 2, ends[:, None], tokens)
         kept = (place <= lengths[:, None] + 2) & (item < count)[:, None]
         prompt = digits.pack(tokens.reshape(-1), kept.reshape(-1), tokens.size)
-        rank = ranks(numbers, item < count)
-        ordered = jnp.zeros_like(keys).at[rank].set(keys, mode="drop")
-        answer = jnp.stack([ordered, jnp.full_like(ordered, comma)], axis=1)
-        eos = jnp.array([vocab.EOS])
-        parts = [prompt, (answer.reshape(-1), 2 * count - 1), (eos, 1)]
+        answer = (written if self.scratchpad else in_order)(numbers, keys, count, comma)
+        parts = [prompt, answer, (jnp.array([vocab.EOS]), 1)]
         return digits.concatenate(parts, width)
 
     def prompt(self, expression: str) -> str:
@@ -193,12 +205,17 @@ class Sorting:
     def read(self, prompt: str, answer: str) -> str:
         """The numbers in the order of an answer; `?` where it names no key."""
         numbers = {key: str(digits.int_from_digits(n)) for key, n in self.items(prompt)}
-        return ",".join(numbers.get(key, "?") for key in answer[::2])
+        keys = answer[-len(numbers) :] if self.scratchpad else answer[::2]
+        return ",".join(numbers.get(key, "?") for key in keys)
 
     def truth(self, prompt: str) -> str:
         """The right answer to a prompt, by Python, as the model writes it."""
         value = lambda item: digits.int_from_digits(item[1])
-        return ",".join(key for key, _ in sorted(self.items(prompt), key=value))
+        items = self.items(prompt)
+        lines = [items[: i + 1] for i in range(len(items))]
+        lines = [[key for key, _ in sorted(line, key=value)] for line in lines]
+        written = ("".join(line) for line in lines)
+        return ",".join(written if self.scratchpad else lines[-1])
 
     def examples(
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
@@ -207,6 +224,39 @@ class Sorting:
         number = lambda most: str(rng.randrange(10 ** rng.randint(1, most)))
         lists = [[number(most) for _ in range(count)] for count, most in sizes]
         return ["30,4,17", *(",".join(numbers) for numbers in lists)]
+
+
+def in_order(
+    numbers: Int[Array, "m d"],
+    keys: Int[Array, " m"],
+    count: Int[Array, ""],
+    comma: int,
+) -> digits.Part:
+    """The keys in order, with commas between them."""
+    rank = ranks(numbers, jnp.arange(keys.shape[0]) < count)
+    ordered = jnp.zeros_like(keys).at[rank].set(keys, mode="drop")
+    answer = jnp.stack([ordered, jnp.full_like(ordered, comma)], axis=1)
+    return answer.reshape(-1), 2 * count - 1
+
+
+def written(
+    numbers: Int[Array, "m d"],
+    keys: Int[Array, " m"],
+    count: Int[Array, ""],
+    comma: int,
+) -> digits.Part:
+    """The first 1, 2, ... keys in order, with commas between these lines."""
+    item = jnp.arange(keys.shape[0])
+    rank = jax.vmap(lambda line: ranks(numbers, item <= line))(item)
+    lines = jnp.full((keys.shape[0], keys.shape[0] + 1), comma)
+    lines = jax.vmap(lambda line, at: line.at[at + 1].set(keys, mode="drop"))(
+        lines, rank
+    )
+    place = jnp.arange(keys.shape[0] + 1)[None]
+    kept = (place <= item[:, None] + 1) & (item < count)[:, None]
+    tokens, length = digits.pack(lines.reshape(-1), kept.reshape(-1), lines.size)
+    # `=` is where the first line's comma would be.
+    return tokens[1:], length - 1
 
 
 def ranks(numbers: Int[Array, "m d"], valid: Bool[Array, " m"]) -> Int[Array, " m"]:

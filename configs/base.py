@@ -24,14 +24,16 @@ def get_config() -> ConfigDict:
     c.data.zero_pad = False  # write both operands with the longer one's digits
     c.data.carry_chains = 0.0  # share of examples given a long chain of carries/borrows
     c.data.repeats = 0.0  # share of examples made of two different digits at most
-    c.data.hard_lists = 0.0  # sorting: share of lists of numbers of one length
+    c.data.hard_lists = 0.0  # sorting: share of lists of one length, or of two numbers
+    c.data.mixed_keys = False  # sorting: keys are any symbols, not consecutive ones, as
+    # which no two are further apart than the longest list
     c.data.complement = False  # subtraction: negative results as ten's complement
     c.data.scratchpad = False  # multiplication: write every partial sum of schoolbook
-    # multiplication, off which the product is read
+    # multiplication, off which the product is read; sorting: write an insertion sort
     c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
     c.data.index_hints = False  # a hint symbol before every digit (paper, fig. 21)
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
-    # or lines, place and line of written work (with model.position_levels=2)
+    # or, for written work, lines (place and line) and items (of a list: column, too)
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
@@ -51,13 +53,11 @@ def get_config() -> ConfigDict:
     c.model.injection = "none"  # add the embedding: none, recurrence, layer
     c.model.initial_state = "embedding"  # or noise, as in the original
     c.model.positions = ("relative_abacus",)  # any of abacus, learned (added to
-    # tokens), fire, rope, relative, relative_abacus, rotary_abacus (in attention); ()
-    # is NoPE
+    # tokens), fire, rope, relative_abacus, rotary_abacus (in attention); () is NoPE
     c.model.table_size = 0  # rows of the abacus or learned table
     c.model.abacus_window = 2  # digit differences with a bias of their own
     c.model.abacus_far = "mask"  # digits beyond the window: mask, or one shared bias
-    c.model.token_window = 8  # tokens to the left with a bias of their own (relative)
-    c.model.position_levels = 1  # 2 for data.position_ids="lines"
+    c.model.position_levels = 1  # 2 for data.position_ids="lines", 3 for "items"
     c.model.norm = "sandwich"  # x = LN(x + f(LN(x))); or post, as in the original
     c.model.norm_eps = 1e-6  # added to the variance
     c.model.head_mlp = False  # the original's extra MLP before the final norm

@@ -161,7 +161,7 @@ def test_preset_follows_the_device(monkeypatch):
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("model", "position_levels", 2, r"data.position_ids='abacus': must be 2 with"),
+        ("model", "position_levels", 2, r"data.position_ids='abacus': must be 1"),
         ("model", "vocab_size", 20, r"model.vocab_size=20: the task 'addition' has 19"),
         (
             "model",

@@ -92,7 +92,20 @@ def test_width_is_padded_to_the_multiple(config):
         ({"position_ids": "lines", "blanks": 0.5}, r"'lines' with data.blanks=0.5"),
         (
             {"position_ids": "lines", "max_offset": 2},
-            r"with data.max_offset=2: only plain",
+            r"with data.max_offset=2: 'lines' are for plain",
+        ),
+        (
+            {"position_ids": "items", "max_offset": 0},
+            r"'items' with data.task='addition': 'lines' are for plain",
+        ),
+        (
+            {
+                "task": "sorting",
+                "max_numbers": 3,
+                "position_ids": "items",
+                "max_offset": 0,
+            },
+            r"'items' with data.scratchpad=False: the ids are those of an insertion",
         ),
         ({"width_multiple": 0}, r"data.width_multiple=0: must be at least 1"),
     ],

@@ -91,8 +91,8 @@ VARIANTS = {
         "initial_state": "noise",
         "norm": "post",
     },
-    "learned, relative, rotary abacus": {
-        "positions": ("learned", "relative", "rotary_abacus"),
+    "learned, rotary abacus": {
+        "positions": ("learned", "rotary_abacus"),
         "abacus_far": "bias",
         "table_size": 64,
         "length_scale": True,

@@ -12,6 +12,7 @@ from arith_jax.banded import Blocks
 from arith_jax.experiment import Experiment
 from arith_jax.model import Transformer, make_context
 from arith_jax.multiplication import Multiplication
+from arith_jax.sorting import Sorting
 from configs.paper import addition
 
 SCHEMES = [
@@ -20,7 +21,6 @@ SCHEMES = [
     ("learned",),
     ("fire",),
     ("rope",),
-    ("relative",),
     ("relative_abacus",),
     ("rotary_abacus",),
     ("abacus", "fire", "rope"),
@@ -114,53 +114,67 @@ def test_window_mask_cuts_far_digits_by_gradients(tiny):
         assert bool(used[index]) == (position == 0 or abs(position - own) <= 1)
 
 
-@pytest.mark.parametrize("name", ["relative", "relative_line"])
-def test_attention_without_content_is_the_bias_of_the_distance(tiny, name):
-    """Queries and keys are zero, so what is left is one bias and what is visible."""
-    levels = 2 if name == "relative_line" else 1
-    schemes = () if levels == 2 else (name,)
-    config = dataclasses.replace(tiny, layers=1, positions=schemes, abacus_far="bias")
-    config = dataclasses.replace(config, position_levels=levels)
-    task, rows = Multiplication(scratchpad=True), jnp.array([[0, 3, 3, 0]])
+WRITTEN = {
+    "lines": (Multiplication(scratchpad=True), 2),
+    "items": (Sorting(scratchpad=True), 3),
+}
+
+
+def written_row(scheme, size):
+    """The first example of a task with written work, of one size, and its levels."""
+    task, levels = WRITTEN[scheme]
     make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4, 5))
-    scheme = "lines" if levels == 2 else "abacus"
-    batch = make(task, jax.random.key(0), rows, (3, 3), task.row_width(3, 3), scheme)
+    rows, width = jnp.array([[0, *size, 0]]), task.row_width(*size)
+    batch = make(task, jax.random.key(0), rows, size, width, scheme)
+    return batch, task.vocab.decode(np.asarray(batch.ids[0]).tolist()), levels
+
+
+@pytest.mark.parametrize("scheme", WRITTEN)
+def test_attention_without_content_is_the_bias_of_the_levels(tiny, scheme):
+    """Queries and keys are zero, so what is left are biases and what is visible."""
+    batch, _, levels = written_row(scheme, (3, 3))
+    config = dataclasses.replace(
+        tiny, layers=1, positions=(), abacus_far="bias", position_levels=levels
+    )
+    if scheme == "items":
+        config = dataclasses.replace(config, vocab_size=118)
     params = moved(init_params(config, jax.random.key(0)))
     attention = params["layers"]["attention"]
     attention["qkv_kernel"] = jnp.zeros_like(attention["qkv_kernel"])
     ids, abacus = batch.ids, batch.positions
     found = model.attention_weights(config, params, ids, abacus)[0, 0, 0]
-    at = np.arange(ids.shape[1]) if levels == 1 else np.asarray(abacus[0]) // 2**15
-    weight = np.asarray(attention[name]["bias"][0])
-    edge = (len(weight) - 3) // 2 + 1
-    assert edge == (config.token_window if levels == 1 else 1) + 1
-    difference = np.clip(at[:, None] - at[None], -edge, edge) + edge
-    logits = 20 * weight[difference].transpose(2, 0, 1)
-    hidden = ~np.tri(len(at), dtype=bool)
-    if levels == 2:
-        hidden |= (np.abs(at[:, None] - at[None]) > 1) & (at[None] > 0)
-    logits = np.where(hidden, -np.inf, logits)
+    rest = np.asarray(abacus[0]) // 2**15
+    at = {"line": (rest, 1)}
+    if levels == 3:
+        at = {"line": (rest % 256, 1), "column": (rest // 256, 2)}
+    logits, far = 0.0, np.zeros((len(rest), len(rest)), bool)
+    for name, (own, window) in at.items():
+        weight = np.asarray(attention[f"relative_{name}"]["bias"][0])
+        assert len(weight) == 2 * window + 3
+        edge, difference = window + 1, own[:, None] - own[None]
+        clipped = np.clip(difference, -edge, edge) + edge
+        logits = logits + 20 * weight[clipped].transpose(2, 0, 1)
+        far |= (np.abs(difference) > window) & (own[None] > 0)
+    if levels == 3:
+        # Items see themselves, and are seen from everywhere else.
+        line, column = at["line"][0], at["column"][0]
+        alien = (column[:, None] == 0) & (line[:, None] != line[None])
+        far = np.where(column[None] > 0, far, alien)
+    logits = np.where(far | ~np.tri(len(rest), dtype=bool), -np.inf, logits)
     np.testing.assert_allclose(found, jax.nn.softmax(logits), atol=1e-5)
 
 
 def test_written_lines_see_a_bounded_number_of_tokens(tiny):
     """The same for numbers of 6 and of 12 digits: what is learned carries over."""
-    config = dataclasses.replace(tiny, position_levels=2, abacus_far="mask")
-    task, most = Multiplication(scratchpad=True), []
+    config, most = dataclasses.replace(tiny, position_levels=2, abacus_far="mask"), []
     for digits in (6, 12):
-        rows, width = (
-            jnp.array([[0, digits, digits, 0]]),
-            task.row_width(digits, digits),
-        )
-        make = jax.jit(data.evaluation_batch, static_argnums=(0, 3, 4, 5))
-        batch = make(task, jax.random.key(0), rows, (digits, digits), width, "lines")
+        batch, text, _ = written_row("lines", (digits, digits))
         context = make_context(batch.positions, levels=2)
         seen = layers.visible(config, context)[0] & (batch.ids != vocab.PAD)
         answer = np.flatnonzero(batch.mask[0]) - 1
         most.append(int(seen[answer].sum(axis=1).max()))
         # The middle of a line sees five digits of `a`, as many one line up, three of
         # `b`, its own last two and itself, the operator.
-        text = vocab.ARITHMETIC.decode(np.asarray(batch.ids[0]).tolist())
         query = text.index("=") + 2 * (digits + 2) + 4
         shown = "".join(
             s for s, v in zip(text, seen[query].tolist(), strict=False) if v
@@ -170,6 +184,30 @@ def test_written_lines_see_a_bounded_number_of_tokens(tiny):
         own = text[query - 2 : query + 1]
         assert shown == text[1:6] + "x" + second[1:4] + up + own
     assert most[0] == most[1] <= 20
+
+
+def test_lines_of_a_sorted_list_see_what_they_need(tiny):
+    config = dataclasses.replace(
+        tiny, position_levels=3, abacus_far="mask", abacus_window=1, vocab_size=118
+    )
+    task = Sorting(scratchpad=True)
+    prompt = "A:0317,B:41,C:7102,D:98="
+    text = prompt + task.truth(prompt)
+    batch = data.as_batch(task, jnp.array([task.vocab.encode(text)]), scheme="items")
+    context = make_context(batch.positions, levels=3)
+    seen = np.asarray(layers.visible(config, context)[0])
+
+    def shown(query):
+        return "".join(s for s, v in zip(text, seen[query], strict=True) if v)
+
+    assert text.endswith("=A,BA,BCA,BDCA")
+    # A digit sees its own item; here the last one of C.
+    assert shown(text.index("2,D")) == "C:02"
+    # The third line compares C, whose fourth digit is the last, with A and B: every
+    # key, the digits beside that place, the column of the line above, and its own.
+    line = text.index(",BCA")
+    assert shown(line + 1) == "A:17,B:,C:02,D:" + ",BA" + ",B"
+    assert shown(line + 3) == "A:17,B:,C:02,D:" + "BA" + "BCA"
 
 
 @pytest.mark.parametrize("scheme", [("relative_abacus",), ("rotary_abacus",), ()])
@@ -447,8 +485,15 @@ BAD = [
     ({"max_backprop": 2}, r"model.max_backprop=2: must be between 1 and"),
     ({"layers": 0}, r"model.layers=0: must be at least 1"),
     ({"qkv_gain_quirk": True}, r"model.qkv_gain_quirk=True needs model.init="),
-    ({"position_levels": 3}, r"model.position_levels=3: must be 1, or 2 for"),
-    ({"position_levels": 2, "abacus_window": 7}, r"model.abacus_window=7: at most 6"),
+    ({"position_levels": 4}, r"model.position_levels=4: must be 1, or 2 for"),
+    (
+        {"position_levels": 2, "abacus_window": 7},
+        r"abacus_window=7: at most 6 with .*2",
+    ),
+    (
+        {"position_levels": 3, "abacus_window": 7},
+        r"abacus_window=7: at most 6 with .*3",
+    ),
     (
         {"positions": ("rope",), "abacus_far": "bias", "width": 30},
         r"rotary positions need an even head width, got 15",
@@ -469,11 +514,11 @@ def test_ids_past_their_level_are_refused(tiny):
         config.check_table(longest_number=2**15, max_offset=0)
 
 
-def test_two_levels_are_for_whole_rows(tiny):
+def test_levels_are_for_whole_rows():
     ids = jnp.zeros((1, 4), int)
-    for changes in ({"blocks": Blocks(32, 3)}, {"start": ids}):
-        with pytest.raises(ValueError, match="two-level position ids are for whole"):
-            make_context(ids, levels=2, **changes)
+    for levels, changes in ((2, {"blocks": Blocks(32, 3)}), (3, {"start": ids})):
+        with pytest.raises(ValueError, match="ids with levels are for whole rows"):
+            make_context(ids, levels=levels, **changes)
 
 
 def test_table_too_small_is_refused_and_the_needed_size_suffices(tiny):

@@ -16,7 +16,7 @@ SCHEMES = {
     "window": {},
     "abacus": {"positions": ("abacus", "relative_abacus", "rotary_abacus")},
     "sequence": {
-        "positions": ("rope", "fire", "learned", "relative"),
+        "positions": ("rope", "fire", "learned"),
         "abacus_far": "bias",
         "length_scale": True,
     },

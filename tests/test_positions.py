@@ -105,8 +105,8 @@ def test_lines_have_two_levels(text, has_lines):
     is_digit, is_token = vocab.is_digit(ids), ids >= vocab.FIRST_SYMBOL
     equals = ids == vocab.ARITHMETIC.id("=")
     lines = jnp.array([has_lines])
-    found = positions.line_positions(is_digit, is_token, equals, lines, lines)
-    place, line = positions.split_levels(found)
+    found = positions.line_positions(is_digit, is_token, equals, lines)
+    place, line = positions.split_levels(found, 2)
     levels = list(zip(place[0].tolist(), line[0].tolist(), strict=True))
     expected = two_level(text, has_lines)
     # What comes after the answer stays in its last line.
@@ -116,6 +116,51 @@ def test_lines_have_two_levels(text, has_lines):
             found[:, index - 1], is_digit[:, index], is_token[:, index], "lines"
         )
         assert own[0] == found[0, index]
+
+
+def three_level(text):
+    """Places, lines and columns of a sorted list counted by hand, 0 for none."""
+    prompt, answer = text.split("=")
+    low, found, lengths = positions.FIRST, [], []
+    for item, part in enumerate(f"{prompt}=".replace("=", ",").split(",")[:-1]):
+        number = part[2:]
+        found += [(0, item + low, 0)] * 2
+        found += [(place + 1 + low, item + low, 0) for place in range(len(number))]
+        found.append((0, item + low, 0))
+        lengths.append(len(number))
+    found.pop()  # `=` begins the first line
+    for index, line in enumerate(answer.split(",")):
+        row = range(len(line) + 1)
+        found += [(lengths[index] + low, index + low, low + i) for i in row]
+    return found
+
+
+def test_lists_have_three_levels():
+    texts = ["A:03,B:4,C:710=A,BA,BAC", "a:5=a", "a:1,b:22,c:1,d:123=a,ab,acb,acbd"]
+    for text in texts:
+        ids = jnp.array([vocab.SORT.encode(text)])
+        is_equals = ids == vocab.SORT.id("=")
+        found = positions.item_positions(vocab.is_digit(ids), is_equals)
+        levels = [x[0].tolist() for x in positions.split_levels(found, 3)]
+        assert list(zip(*levels, strict=True)) == three_level(text)
+        for index in range(text.index("=") + 1, len(text)):
+            before = jnp.where(jnp.arange(found.shape[1]) < index, found, 0)
+            own = positions.next_key_position(found[:, index - 1], before)
+            assert own[0] == found[0, index]
+
+
+def test_the_longest_list_has_its_lines():
+    """All 102 keys: the line of a token comes from a square root."""
+    count = 102
+    start = 4 * count - 1
+    index = jnp.arange(start + count * (count + 3) // 2)[None]
+    is_digit = (index % 4 == 2) & (index < start)
+    ids = positions.item_positions(is_digit, index == start)
+    _, line, column = (x[0, start:] for x in positions.split_levels(ids, 3))
+    expected = [(i, j) for i in range(count) for j in range(i + 2)]
+    low = positions.FIRST
+    found = zip((line - low).tolist(), (column - low).tolist(), strict=True)
+    assert list(found) == expected
 
 
 def test_rotation_equals_a_loop():

@@ -76,13 +76,61 @@ def test_numbers_have_uniform_lengths():
 
 
 def test_share_of_hard_lists():
-    texts, _ = rows.draw(Sorting(hard_lists=0.5), 800, (6, 8), low=8)
-    full = [len({len(written) for _, written in items_of(t)[0]}) == 1 for t in texts]
-    assert 0.4 < np.mean(full) < 0.6
-    close = [len({written[3:] for _, written in items_of(t)[0]}) == 1 for t in texts]
-    assert 0.15 < np.mean(close) < 0.35
+    texts, _ = rows.draw(Sorting(hard_lists=0.5), 800, (6, 8), low=6)
+    numbers = [[written for _, written in items_of(text)[0]] for text in texts]
+    ties = [len(set(written)) <= 2 for written in numbers if len(written) == 6]
+    assert 0.2 < np.mean(ties) < 0.32
+    full = [
+        len({len(w) for w in written}) == 1 < len(set(written)) for written in numbers
+    ]
+    assert 0.2 < np.mean(full) < 0.4
     with pytest.raises(ValueError, match=r"data.hard_lists=2.0: must be between"):
         Sorting(hard_lists=2.0)
+
+
+def test_keys_of_training_examples_can_be_any():
+    task = Sorting(mixed_keys=True)
+    texts, _ = rows.draw(task, 400, (6, 2), low=6)
+    keys = ["".join(key for key, _ in items_of(text)[0]) for text in texts]
+    assert all(len(set(key)) == 6 for key in keys)
+    places = np.array([[vocab.HINTS.index(symbol) for symbol in key] for key in keys])
+    distances = np.abs(places[:, 0] - places[:, 1])
+    assert np.mean(distances > 6) > 0.8
+    assert set(places.ravel()) == set(range(102))
+    rows.check_truth(task, texts)
+    # What is evaluated is as in the paper.
+    texts, _ = rows.draw(task, 50, (6, 2), "uniform", low=6)
+    for text in texts:
+        assert "".join(key for key, _ in items_of(text)[0]) in 2 * vocab.HINTS
+
+
+WRITTEN = Sorting(scratchpad=True)
+
+
+@pytest.mark.parametrize("kind", [None, "ties"])
+def test_scratchpads_are_insertion_sorts(kind):
+    texts, cells = rows.draw(WRITTEN, 300, (12, 4), kind, seed=3)
+    for text, (count, _) in zip(texts, cells, strict=True):
+        items, answer = items_of(text)
+        values = {key: int(written[::-1]) for key, written in items}
+        assert len(answer) == WRITTEN.answer_width(count, 4)
+        place = 0
+        for line in range(1, count + 1):
+            known = [key for key, _ in items[:line]]
+            expected = "".join(sorted(known, key=values.__getitem__))
+            assert answer[place : place + line] == expected
+            if line < count:
+                assert answer[place + line] == ","
+            place += line + 1
+    rows.check_truth(WRITTEN, texts)
+
+
+def test_scratchpads_of_people():
+    prompt = WRITTEN.prompt("30,4,17")
+    assert WRITTEN.truth(prompt) == "A,BA,BCA"
+    assert WRITTEN.read(prompt, "A,BA,BCA") == "4,17,30"
+    assert WRITTEN.first_answer == ""
+    assert WRITTEN.row_width(3, 2) == len(prompt) + 3 + len("A,BA,BCA") + 1 - 2
 
 
 def test_row_does_not_depend_on_padded_sizes():

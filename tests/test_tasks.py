@@ -155,7 +155,7 @@ CASES = {
     "hints": ("addition", {"index_hints": True}, "abacus"),
     "coupled": ("subtraction", {}, "coupled"),
     "scratchpad": ("multiplication", {"scratchpad": True}, "lines"),
-    "list": ("sorting", {}, "lines"),
+    "list": ("sorting", {"scratchpad": True}, "items"),
     "lines": ("arithmetic", {"scratchpad": True, "complement": True}, "lines"),
 }
 
@@ -177,7 +177,7 @@ def network_of(tiny, config):
     task = config.make_task()
     return dataclasses.replace(
         tiny,
-        position_levels=2 if config.position_ids == "lines" else 1,
+        position_levels={"lines": 2, "items": 3}.get(config.position_ids, 1),
         vocab_size=len(task.vocab),
         positions=("abacus", "relative_abacus"),
         abacus_far="bias",
@@ -308,7 +308,7 @@ def test_models_of_every_task_answer_expressions(smoke, tiny, name):
         decode.answers(network, config, params, ["1/2"])
 
 
-@pytest.mark.parametrize("name", ["coupled", "scratchpad"])
+@pytest.mark.parametrize("name", ["coupled", "scratchpad", "list"])
 def test_answers_are_greedy_whole_passes(smoke, tiny, name, monkeypatch):
     config = config_of(smoke, name)
     task = config.make_task()
