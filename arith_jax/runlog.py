@@ -146,11 +146,13 @@ class RunLog:
             if self._board is not None:
                 for name, value in record.items():
                     self._board.add_scalar(name, value, int(record["step"]))
-        left = record["train_seconds"] * (1 - fraction) / max(fraction, 1e-6)
+        # Nothing is known before the first step is done.
+        left = record["train_seconds"] * (1 - fraction) / fraction if fraction else None
+        remaining = "" if left is None else f"  {left:.0f} s left"
         status = (
             f"step {record['step']}  {record['samples_per_second']:,.0f} samples/s  "
             f"loss {record['loss']:.4f}  in-distribution exact match "
-            f"{record['exact_match']:.3f}  {left:.0f} s left"
+            f"{record['exact_match']:.3f}{remaining}"
         )
         self._bar.update(self._task, completed=fraction, status=status)
         now = time.monotonic()
