@@ -15,12 +15,16 @@ from arith_jax.layers import Cache, Context
 from arith_jax.model import Transformer, context_of, initial_state
 from arith_jax.model_config import ModelConfig
 
+# Of every layer of every recurrence.
+Caches = list[list[Cache]]
 
-def empty_cache(config: ModelConfig, batch_size: int, length: int) -> Cache:
-    """Room for `length` tokens in every layer of every recurrence."""
-    shape = (config.recurrences, config.layers, batch_size, length)
-    zeros = jnp.zeros((*shape, config.heads, config.head_width), config.dtype)
-    return Cache(zeros, zeros)
+
+def empty_caches(config: ModelConfig, batch_size: int, length: int) -> Caches:
+    """Room for `length` tokens."""
+    shape = (batch_size, config.heads, length, config.head_width)
+    zeros = jnp.zeros(shape, config.dtype)
+    layers = [Cache(zeros, zeros) for _ in range(config.layers)]
+    return [layers for _ in range(config.recurrences)]
 
 
 @partial(jax.jit, static_argnums=(0, 4, 6, 7))
@@ -64,30 +68,29 @@ def decode(
     def read(
         tokens: Int[Array, "b t"],
         context: Context,
-        cache: Cache,
+        caches: Caches,
         start: Float[Array, "b t d"],
-    ) -> tuple[Float[Array, "b t v"], Cache]:
+    ) -> tuple[Float[Array, "b t v"], Caches]:
         def run(*args: Any, method: str) -> Any:
             return model.apply({"params": params}, *args, method=method)
 
         emb = run(tokens, context, method="embed")
         state = start if config.initial_state == "noise" else emb
-
-        def recur(state: Float[Array, "b t d"], cache: Cache):
-            return run(state, emb, context, cache, method="core")
-
-        state, cache = jax.lax.scan(recur, state, cache)
-        return run(state, method="readout"), cache
+        written = []
+        for layers in caches:
+            state, layers = run(state, emb, context, layers, method="core")
+            written.append(layers)
+        return run(state, method="readout"), written
 
     key_abacus = jnp.pad(abacus, ((0, 0), (0, num_new)))
     context = context_of(levels, index[:, :p], index, abacus, key_abacus)
-    cache = empty_cache(config, b, total)
-    logits, cache = read(prompts, context, cache, states[:, :p])
+    caches = empty_caches(config, b, total)
+    logits, caches = read(prompts, context, caches, states[:, :p])
     last = jnp.take_along_axis(logits, (lengths - 1)[:, None, None], axis=1)[:, 0]
     previous = jnp.take_along_axis(abacus, (lengths - 1)[:, None], axis=1)[:, 0]
 
     def generate(carry: Any, step: Int[Array, ""]) -> tuple[Any, Int[Array, " b"]]:
-        logits, previous, key_abacus, cache, done = carry
+        logits, previous, key_abacus, caches, done = carry
         token = jnp.where(done, vocab.PAD, jnp.argmax(logits, axis=-1))
         done = done | (stop & (token == vocab.EOS))
         here = lengths + step
@@ -100,11 +103,11 @@ def decode(
         key_abacus = jnp.where(index == here[:, None], own[:, None], key_abacus)
         context = context_of(levels, here[:, None], index, own[:, None], key_abacus)
         start = jnp.take_along_axis(states, here[:, None, None], axis=1)
-        logits, cache = read(token[:, None], context, cache, start)
-        return (logits[:, 0], own, key_abacus, cache, done), token
+        logits, caches = read(token[:, None], context, caches, start)
+        return (logits[:, 0], own, key_abacus, caches, done), token
 
     done = jnp.zeros((b,), bool)
-    carry = (last, previous, key_abacus, cache, done)
+    carry = (last, previous, key_abacus, caches, done)
     _, tokens = jax.lax.scan(generate, carry, jnp.arange(num_new))
     return tokens.T
 

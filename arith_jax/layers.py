@@ -45,10 +45,10 @@ class Context(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of one layer, or stacked over layers and recurrences."""
+    """Keys and values of one layer in one recurrence, in the order products read."""
 
-    keys: Float[Array, "*stack b s h c"]
-    values: Float[Array, "*stack b s h c"]
+    keys: Float[Array, "b h s c"]
+    values: Float[Array, "b h s c"]
 
 
 def deepnorm_gain(config: ModelConfig) -> float:
@@ -148,7 +148,7 @@ class Attention(nn.Module):
                 write_cache(cache.keys, k, context.query),
                 write_cache(cache.values, v, context.query),
             )
-            k, v = cache.keys.astype(k.dtype), cache.values.astype(v.dtype)
+            k, v = (jnp.swapaxes(x, 1, 2).astype(q.dtype) for x in cache)
         out = self.weigh(q, k, v, context).reshape(b, t, d)
         return Linear(d, matrix_init(cfg), name="out")(out), cache
 
@@ -247,16 +247,16 @@ def block_context(context: Context, band: banded.Band) -> Context:
 
 
 def write_cache(
-    cache: Float[Array, "b s h c"],
+    cache: Float[Array, "b h s c"],
     new: Float[Array, "b t h c"],
     index: Int[Array, "#b t"],
-) -> Float[Array, "b s h c"]:
+) -> Float[Array, "b h s c"]:
     """Stores a prefix (t > 1, from position 0) or one token at its row's position."""
-    new = new.astype(cache.dtype)
-    if new.shape[1] > 1:
+    new = jnp.swapaxes(new, 1, 2).astype(cache.dtype)
+    if new.shape[2] > 1:
         return jax.lax.dynamic_update_slice(cache, new, (0, 0, 0, 0))
-    here = jnp.arange(cache.shape[1])[None, :] == index
-    return jnp.where(here[:, :, None, None], new, cache)
+    # In place, unlike a select, which would write all of the cache.
+    return cache.at[jnp.arange(len(new)), :, index[:, 0]].set(new[:, :, 0])
 
 
 def rms_normalise(x: Float[Array, "b t h c"]) -> Float[Array, "b t h c"]:

@@ -4,6 +4,7 @@ Data flow: `embed` (ids, positions -> e), `core` (one recurrence: state, e -> st
 `readout` (state -> logits); `forward` strings them together. Imports `layers`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -35,15 +36,12 @@ class Transformer(nn.Module):
         if "learned" in cfg.positions:
             self.learned = nn.Embed(cfg.table_size, cfg.width, embedding_init=normal)
         self.embed_norm = Norm(cfg.norm_eps, cfg.dtype)
-        # Unrolled, the stacked parameters are sliced at compile time: a loop over
-        # layers spends most of its time copying them (docs/experiments.md).
         stack = nn.scan(
             Layer,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "noise": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore
+            in_axes=nn.broadcast,  # pyright: ignore
             length=cfg.layers,
-            unroll=cfg.layers if cfg.unroll else 1,
         )
         self.layers = stack(cfg)
         if cfg.head_mlp:
@@ -71,12 +69,49 @@ class Transformer(nn.Module):
         state: Float[Array, "b t d"],
         emb: Float[Array, "b t d"],
         context: Context,
-        cache: Cache | None = None,
-    ) -> tuple[Float[Array, "b t d"], Cache | None]:
-        """One recurrence: injection if it is once per recurrence, then every layer."""
+        caches: Sequence[Cache] = (),
+    ) -> tuple[Float[Array, "b t d"], list[Cache]]:
+        """One recurrence: injection if it is once per recurrence, then every layer.
+
+        Args:
+            state: What the recurrence begins with.
+            emb: Embedding, for the injection.
+            context: Where queries and keys are.
+            caches: Keys and values of each layer; empty: those of this state only.
+
+        Returns:
+            The new state, and the caches with this state's keys and values.
+        """
         if self.config.injection == "recurrence":
             state = state + emb
-        return self.layers(state, emb, context, cache)
+        is_watched = self.is_mutable_collection("intermediates")
+        if caches or (self.config.unroll and not is_watched):
+            return self.in_turn(state, emb, context, caches)
+        return self.layers(state, emb, context, None)[0], []
+
+    def in_turn(
+        self,
+        state: Float[Array, "b t d"],
+        emb: Float[Array, "b t d"],
+        context: Context,
+        caches: Sequence[Cache],
+    ) -> tuple[Float[Array, "b t d"], list[Cache]]:
+        """Every layer with its slice of the stacked parameters, without a scan.
+
+        A scan, unrolled or not, keeps what the backward pass needs of all layers in one
+        array, and all caches in another: what is written there is copied in and out.
+        """
+        stacked, written = self.variables["params"]["layers"], []
+        layer = Layer(self.config, parent=None)
+        for index in range(self.config.layers):
+            weights = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+            rngs = {"noise": self.make_rng("noise")} if self.has_rng("noise") else {}
+            cache = caches[index] if caches else None
+            state, cache = layer.apply(
+                {"params": weights}, state, emb, context, cache, rngs=rngs
+            )
+            written += [] if cache is None else [cache]
+        return state, written
 
     def readout(self, state: Float[Array, "b t d"]) -> Float[Array, "b t v"]:
         """Logits in float32; the adapter is the original's extra square matrix."""
@@ -91,7 +126,8 @@ class Transformer(nn.Module):
         """Touches every parameter once."""
         context = make_context(jnp.zeros_like(ids), levels=self.config.position_levels)
         emb = self.embed(ids, context)
-        return self.readout(self.core(emb, emb, context)[0])
+        state, _ = self.layers(emb, emb, context, None)
+        return self.readout(state)
 
 
 def make_context(
@@ -221,25 +257,26 @@ def forward(
         return model.apply({"params": weights}, *args, method=method, rngs=rngs)
 
     emb = run(params, "embed", ids, context)
-    if state is None:
-        state = initial_state(config, emb, key_state)
+    reached = initial_state(config, emb, key_state) if state is None else state
     if not (isinstance(num_frozen, int) and num_frozen == 0):
-        frozen = jax.lax.stop_gradient((params, emb, state))
+        frozen = jax.lax.stop_gradient((params, emb, reached))
 
         def frozen_step(index: Int[Array, ""], state: Float[Array, "b t d"]):
             return run(frozen[0], "core", state, frozen[1], context, index=index)[0]
 
-        reached = jax.lax.fori_loop(0, num_frozen, frozen_step, frozen[2])
+        after = jax.lax.fori_loop(0, num_frozen, frozen_step, frozen[2])
         # Without frozen recurrences the gradient also reaches the initial state.
-        state = jnp.where(jnp.asarray(num_frozen) > 0, reached, state)
+        reached = jnp.where(jnp.asarray(num_frozen) > 0, after, reached)
 
-    def step(state: Float[Array, "b t d"], index: Int[Array, ""]):
+    def step(state: Float[Array, "b t d"], index: Int[Array, ""] | int):
         return run(params, "core", state, emb, context, index=index)[0], None
 
-    indices = num_frozen + jnp.arange(num_trained)
-    unroll = num_trained if config.unroll else 1
-    state, _ = jax.lax.scan(step, state, indices, unroll=max(unroll, 1))
-    return run(params, "readout", state)
+    if config.unroll:
+        for index in range(num_trained):
+            reached, _ = step(reached, num_frozen + index)
+    else:
+        reached, _ = jax.lax.scan(step, reached, num_frozen + jnp.arange(num_trained))
+    return run(params, "readout", reached)
 
 
 def attention_weights(
