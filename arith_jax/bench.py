@@ -3,10 +3,11 @@
     python -m arith_jax.bench train --config=configs/abacus_add.py:cpu [--steps=N]
         [--scaling] [--out=FILE.json] [--config.KEY=VALUE ...]
 
-What: `train`, `eval` (the config's whole grid), `decode` (100 sums of 20, 60 and 100
-digits) or `data`. Prints a table and writes all numbers with the raw times, by default
-to runs/bench/. Compiled programs are not kept between runs unless
-JAX_COMPILATION_CACHE_DIR is set, so that compilation is measured, too.
+What: `train`, `profile` (where the time of a training step goes), `eval` (the config's
+whole grid), `decode` (100 sums of 20, 60 and 100 digits) or `data`. Prints a table and
+writes all numbers with the raw times, by default to runs/bench/. Compiled programs are
+not kept between runs unless JAX_COMPILATION_CACHE_DIR is set, so that compilation is
+measured, too.
 """
 
 import pathlib
@@ -20,13 +21,13 @@ from arith_jax import command, runlog, throughput
 from arith_jax.experiment import Experiment, run_record
 
 # What is measured -> default of --steps: steps, or passes over the same work.
-WHATS = {"train": 30, "eval": 1, "decode": 5, "data": 50}
+WHATS = {"train": 30, "profile": 10, "eval": 1, "decode": 5, "data": 50}
 
 STEPS = flags.DEFINE_integer(
     "steps",
     None,
-    f"Timed steps (train {WHATS['train']}, data {WHATS['data']}) or repetitions (eval "
-    f"{WHATS['eval']}, decode {WHATS['decode']}).",
+    "Timed steps (train, profile, data) or repetitions (eval, decode); default "
+    + ", ".join(f"{what} {count}" for what, count in WHATS.items()),
     lower_bound=1,
 )
 OUT = flags.DEFINE_string(
@@ -45,6 +46,8 @@ def measure(
         if scaling:
             return {"scaling": throughput.train_scaling(experiment, steps)}
         return throughput.train_speed(experiment, steps)
+    if what == "profile":
+        return throughput.train_profile(experiment, steps)
     if what == "eval":
         return throughput.eval_speed(experiment, steps)
     if what == "decode":
@@ -137,6 +140,23 @@ def data_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def profile_table(found: Mapping[str, Any], title: str) -> rich.table.Table:
+    """Milliseconds a step and share of each part, products apart from the rest."""
+    names = ("part of the step", "products, ms", "other, ms", "share, %")
+    table = rich.table.Table(*names, title=title)
+    parts = found["parts"]
+    busy = sum(part["products"] + part["other"] for part in parts)
+    for part in parts:
+        times = part["products"], part["other"]
+        values = [f"{1e3 * seconds:,.2f}" for seconds in times]
+        table.add_row(part["part"], *values, f"{100 * sum(times) / busy:.1f}")
+    products = sum(part["products"] for part in parts)
+    values = [f"{1e3 * seconds:,.2f}" for seconds in (products, busy - products)]
+    table.add_row("all operations", *values, "100")
+    table.add_row("a step, by the clock", "", f"{1e3 * found['seconds_per_step']:,.2f}")
+    return table
+
+
 def scaling_table(rows: Sequence[Mapping[str, Any]], title: str) -> rich.table.Table:
     """Step time and memory, whole and by what they should be proportional to."""
     names = ("samples", "layers", "parameters", "step, ms", "us / sample / layer")
@@ -156,6 +176,8 @@ def make_table(what: str, found: Mapping[str, Any], title: str) -> rich.table.Ta
     """The printed form of what was measured."""
     if "scaling" in found:
         return scaling_table(found["scaling"], title)
+    if what == "profile":
+        return profile_table(found, title)
     rows_of = {
         "train": train_rows,
         "eval": eval_rows,

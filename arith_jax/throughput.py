@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from arith_jax import decode, evaluate, losses, runlog, train, vocab
+from arith_jax import decode, evaluate, losses, profiling, runlog, train, vocab
 from arith_jax.data import evaluation_batch, training_batch
 from arith_jax.experiment import Experiment, step_flops
 from arith_jax.model import init_params, num_params
@@ -185,6 +185,36 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
         "matmul_peak": peak,
         "share_of_peak": flops / seconds / peak["flops_per_second"],
         "useful_share_of_peak": useful / seconds / peak["flops_per_second"],
+    }
+
+
+def train_profile(experiment: Experiment, steps: int) -> dict[str, Any]:
+    """Device time of a training step by part of the model, by the profiler.
+
+    Of the deepest step: all recurrences, as many with gradient as there can be. Seconds
+    of operations are added up, so on a CPU, which runs several at once, their sum is
+    above the seconds of the step.
+    """
+    model, seed = experiment.model, np.int32(experiment.seed)
+    n, k = model.recurrences - model.max_backprop, model.max_backprop
+    state = train.make_state(model, experiment.optim, experiment.seed)
+    program = train.compile_step(experiment.train_configs, k, state)
+
+    def advance(count: int) -> train.TrainState:
+        nonlocal state
+        for _ in range(count):
+            state, _ = program(state, seed, FRACTION, np.int32(n))
+        return state
+
+    jax.block_until_ready(advance(WARM_UP))
+    seconds = timed(lambda: advance(steps)) / steps
+    profile = profiling.traced(lambda: advance(steps))
+    parts = profiling.shares(profile, profiling.operations(program.as_text()), steps)
+    return {
+        "steps": steps,
+        "recurrences": [n, k],
+        "seconds_per_step": seconds,
+        "parts": [part._asdict() for part in parts],
     }
 
 

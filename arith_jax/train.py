@@ -168,25 +168,29 @@ def train_step(
     """
     model, data, optimizer, config = configs
     key_data, key_model = jax.random.split(jax.random.key(seed))
-    batch = training_batch(data, key_data, state.step, optimizer.micro_batch_size)
+    # Scopes name operations for the profiler (`profiling.PARTS`).
+    with jax.named_scope("data"):
+        batch = training_batch(data, key_data, state.step, optimizer.micro_batch_size)
     key_model = jax.random.fold_in(key_model, state.step)
 
     def loss_of(params: Any) -> tuple[Float[Array, ""], losses.Metrics]:
-        return losses.progressive_loss(
-            model,
-            params,
-            batch,
-            key_model,
-            num_frozen,
-            num_trained,
-            config.alpha,
-            config.loss_reduction,
-            config.throttle,
-        )
+        with jax.named_scope("loss"):
+            return losses.progressive_loss(
+                model,
+                params,
+                batch,
+                key_model,
+                num_frozen,
+                num_trained,
+                config.alpha,
+                config.loss_reduction,
+                config.throttle,
+            )
 
     gradients, metrics = jax.grad(loss_of, has_aux=True)(state.params)
     advance = accumulate_gradients if optimizer.accumulates else apply_gradients
-    state = advance(optimizer, state, gradients, fraction)
+    with jax.named_scope("optimizer"):
+        state = advance(optimizer, state, gradients, fraction)
     return state.replace(step=state.step + 1), metrics
 
 

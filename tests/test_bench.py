@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import losses, model, runlog, throughput
+from arith_jax import bench, losses, model, profiling, runlog, throughput
 from arith_jax.experiment import Experiment, step_flops
 from configs import abacus_add
 from tests.test_launch import CONFIG, launch
@@ -115,6 +115,45 @@ def test_train_speed_agrees_with_its_raw_times(trained, packed):
     assert trained["peak_memory"]["bytes"] > trained["program_bytes"]
 
 
+def test_profile_has_every_part_of_a_step(smoke):
+    found = throughput.train_profile(smoke, 3)
+    assert found["recurrences"] == [0, 1]
+    parts = {part["part"]: part for part in found["parts"]}
+    assert set(parts) - {"rest"} == set(profiling.PARTS)
+    with_products = {name for name, part in parts.items() if part["products"] > 0}
+    assert with_products >= {"attention", "gated MLP", "optimizer", "readout and loss"}
+    assert not with_products & {"norms", "data"}
+    assert all(part["products"] + part["other"] > 0 for part in parts.values())
+    busy = sum(part["products"] + part["other"] for part in parts.values())
+    # Two cores, several operations at once; and the clock has gaps in small steps.
+    assert 0.02 * found["seconds_per_step"] < busy < 10 * found["seconds_per_step"]
+    table = bench.make_table("profile", found, "title")
+    assert table.row_count == len(parts) + 2
+
+
+PROGRAM = """
+%fused (p: f32[2,2]) -> f32[2,2] {
+  %p = f32[2,2] parameter(0)
+  ROOT %dot.1 = f32[2,2] dot(%p, %p), metadata={op_name="jit(f)/Layer/mlp/in/dot"}
+}
+
+ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+  %x = f32[2,2] parameter(0), metadata={op_name="x"}
+  %a = f32[2,2] fusion(%x), calls=%fused, metadata={op_name="jit(f)/Layer/mlp/in/dot"}
+  %b = f32[2,2] add(%a, %a), metadata={op_name="jit(f)/optimizer/Layer/mlp/add"}
+  ROOT %c = f32[2,2] custom-call(%b), custom_call_target="__cublas$gemm"
+}
+"""
+
+
+def test_operations_of_a_program_are_told_apart():
+    found = profiling.operations(PROGRAM)
+    assert found["a"] == ("gated MLP", True)
+    assert found["b"] == ("optimizer", False)
+    assert found["c"] == ("rest", True)
+    assert found["x"] == ("rest", False)
+
+
 def test_matmul_peak_is_a_rate_of_this_machine():
     peak = throughput.matmul_peak()
     assert peak["dtype"] == "float32"
@@ -140,7 +179,10 @@ def test_command_measures_and_writes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["speed", CONFIG], "what to measure is 'speed'; allowed: one of train, eval,"),
+        (
+            ["speed", CONFIG],
+            "what to measure is 'speed'; allowed: one of train, profile,",
+        ),
         (["data", CONFIG, "--scaling"], "--scaling is for train, not for data"),
         (["data", CONFIG, "--config.nosuch=1"], "nosuch"),
     ],
