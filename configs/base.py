@@ -219,6 +219,8 @@ def shrink_to_cpu(c: ConfigDict) -> None:
     c.eval.diagonal_samples = c.eval.set_samples = 20
     c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
     c.eval.token_budget, c.eval.logit_budget = 2**14, 2**24
+    # Blocks pay off earlier than on a GPU: 22 instead of 31 s for the grid of sums.
+    c.eval.dense_width = 100
 
 
 def shrink_addition_to_cpu(c: ConfigDict) -> None:

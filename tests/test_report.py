@@ -11,7 +11,7 @@ import pytest
 from arith_jax import model, plots, runlog
 from arith_jax.experiment import Experiment
 from configs import abacus_add
-from tools import figures, report, tables
+from tools import figures, report, speed, tables
 
 ROOT = pathlib.Path(report.__file__).parent.parent
 
@@ -37,6 +37,32 @@ def test_a_changed_result_is_noticed():
     results[name]["train_seconds"] += 1
     assert report.texts(results)["README.md"]["results"] != made["README.md"]["results"]
     assert figures.fingerprint(figures.grids(results)[1]) != mark
+
+
+def test_speed_has_a_row_for_every_file():
+    records = report.load(report.RESULTS / "speed")
+    table = speed.speed_table(records)
+    assert len(table.splitlines()) == 2 + len(records)
+    for name, record in records.items():
+        assert not record["dirty"], name
+        assert speed.LINES[name][0] in table
+        what = {"train": "train", "grid": "eval", "decode": "decode"}
+        assert record["what"] == what[name.split("_")[0]]
+    with pytest.raises(KeyError, match=r"speed/other.json is not in tools/speed.py"):
+        speed.speed_table({**records, "other": {}})
+
+
+def test_speed_says_what_was_measured():
+    train = {"samples_per_second": 6557.4, "share_of_peak": 0.374}
+    record = {"what": "train", "measured": {**train, "useful_share_of_peak": 0.21}}
+    assert speed.measured(record) == "6,557 sums/s, 37% / 21% of the peak"
+    grid = {"grid_seconds_with_compilation": 59.96, "grid_seconds": {"median": 20.0}}
+    record = {"what": "eval", "measured": {**grid, "sums": 10**6}}
+    assert speed.measured(record) == "60.0 s, 20.0 s compiled (1,000,000 sums)"
+    lengths = [(20, 0.1), (100, 4.9)]
+    lengths = [{"digits": n, "seconds": {"median": s}} for n, s in lengths]
+    record = {"what": "decode", "measured": {"lengths": lengths}}
+    assert speed.measured(record) == "4.90 s"
 
 
 def test_results_are_clean_runs_of_known_commits():

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from arith_jax import runlog
-from tools import figures, tables
+from tools import figures, speed, tables
 
 RESULTS = ROOT / "results"
 IMAGES = ROOT / "docs" / "images"
@@ -60,6 +60,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
             "headline": tables.headline(results),
             "results": tables.results_table(results),
             "tasks": tables.tasks_table(results),
+            "speed": speed.speed_table(load(RESULTS / "speed")),
         },
         "docs/length_generalization.md": {
             "records": tables.records_table(results),

@@ -1,0 +1,59 @@
+"""The README's speed table, made from files of `python -m arith_jax.bench`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tools.tables import device, markdown
+
+# File of `results/speed/` -> what was done, and the original's best on an H100 (PyTorch
+# 2.11, fp16, 512 rows of 64 tokens a micro-batch, blocks compiled where that helps).
+# The time of its grid is reckoned from its rate; it decodes one cell after another.
+LINES = {
+    "train_16x1": ("training 16x1, width 1024", "6,557 sums/s"),
+    "train_8x2": ("training 8x2, progressive loss", "7,463 sums/s"),
+    "train_1x16": ("training 1x16, progressive loss", "12,656 sums/s"),
+    "train_16x1_fire": ("training 16x1 with FIRE", "3,948 sums/s"),
+    "train_wide": ("training 2 layers, width 512, 2,048 sums a step", ""),
+    "train_gpu": ("training `abacus_add.py:gpu`", ""),
+    "train_cpu": ("training `abacus_add.py:cpu`", ""),
+    "grid_8x2": ("a million sums of the grid, 8x2", "5.5 hours"),
+    "grid_gpu": ("a million sums of the grid, `abacus_add.py:gpu`", ""),
+    "grid_cpu": ("the grid of `abacus_add.py:cpu`", ""),
+    "decode_16x1": ("decoding 100 sums of 100 digits, 16x1", "4.95 s"),
+    "decode_gpu": ("the same, `abacus_add.py:gpu`", ""),
+    "decode_cpu": ("the same, `abacus_add.py:cpu`", ""),
+}
+
+
+def measured(record: Mapping[str, Any]) -> str:
+    """The figures of one file: rate and share of the peak, or seconds."""
+    found = record["measured"]
+    if record["what"] == "train":
+        shares = (found[f"{kind}share_of_peak"] for kind in ("", "useful_"))
+        peak = " / ".join(f"{100 * share:.0f}%" for share in shares)
+        return f"{found['samples_per_second']:,.0f} sums/s, {peak} of the peak"
+    if record["what"] == "eval":
+        first, compiled = (
+            found["grid_seconds_with_compilation"],
+            found["grid_seconds"]["median"],
+        )
+        return f"{first:.1f} s, {compiled:.1f} s compiled ({found['sums']:,} sums)"
+    longest = max(found["lengths"], key=lambda length: length["digits"])
+    return f"{longest['seconds']['median']:.2f} s"
+
+
+def speed_table(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for every file, in the order of `LINES`.
+
+    Raises:
+        KeyError: If a file is none of `LINES`.
+    """
+    unknown = sorted(records.keys() - LINES.keys())
+    if unknown:
+        raise KeyError(f"results/speed/{unknown[0]}.json is not in tools/speed.py")
+    rows = [
+        [label, device(records[name]), measured(records[name]), original or "-"]
+        for name, (label, original) in LINES.items()
+        if name in records
+    ]
+    return markdown(["work", "device", "measured", "the original, H100"], rows)
