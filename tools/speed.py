@@ -20,8 +20,8 @@ LINES = {
     "grid_gpu": ("a million sums of the grid, `abacus_add.py:gpu`", ""),
     "grid_cpu": ("the grid of `abacus_add.py:cpu`", ""),
     "decode_16x1": ("decoding 100 sums of 100 digits, 16x1", "4.95 s"),
-    "decode_gpu": ("the same, `abacus_add.py:gpu`", ""),
-    "decode_cpu": ("the same, `abacus_add.py:cpu`", ""),
+    "decode_gpu": ("decoding 100 sums of 100 digits, `abacus_add.py:gpu`", ""),
+    "decode_cpu": ("decoding 100 sums of 100 digits, `abacus_add.py:cpu`", ""),
 }
 
 
