@@ -173,10 +173,10 @@ def item_positions(
 
 
 def place_beside(ids: Int[Array, "b s"], line: Int[Array, "b t"]) -> Int[Array, "b t"]:
-    """Largest place of the item with the given line, among three-level ids."""
-    place, own, column = split_levels(ids, 3)
-    is_item = (own[:, None, :] == line[:, :, None]) & (column == 0)[:, None, :]
-    return jnp.max(jnp.where(is_item, place[:, None, :], 0), axis=2)
+    """Largest place in each line, among three-level ids."""
+    place, own, _ = split_levels(ids, 3)
+    is_beside = own[:, None, :] == line[:, :, None]
+    return jnp.max(jnp.where(is_beside, place[:, None, :], 0), axis=2)
 
 
 def split_levels(

@@ -507,6 +507,35 @@ def test_impossible_models_are_refused(tiny, changes, message):
         dataclasses.replace(tiny, **changes)
 
 
+@pytest.mark.parametrize("unroll", [True, False])
+def test_noise_of_a_recurrence_is_its_own(tiny, unroll):
+    """The same whether the ones before have a gradient; another than theirs."""
+    config = dataclasses.replace(
+        tiny, layers=1, recurrences=2, injection="recurrence", unroll=unroll
+    )
+    config = dataclasses.replace(config, key_noise=3.0, max_backprop=2)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch(2, 4)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def logits(config, split):
+        return model.forward(
+            config,
+            params,
+            batch.ids,
+            batch.positions,
+            num_frozen=split[0],
+            num_trained=split[1],
+            key=jax.random.key(1),
+            train=True,
+        )
+
+    np.testing.assert_allclose(
+        logits(config, (1, 1)), logits(config, (0, 2)), atol=1e-4
+    )
+    still = dataclasses.replace(config, key_noise=0.0)
+    assert not np.allclose(logits(still, (0, 2)), logits(config, (0, 2)), atol=1e-2)
+
+
 def test_ids_past_their_level_are_refused(tiny):
     config = dataclasses.replace(tiny, position_levels=2)
     config.check_table(longest_number=2**15 - 1, max_offset=0)
