@@ -69,7 +69,7 @@ class DataConfig:
             )
 
     def check_lines(self) -> None:
-        """Raises `ValueError` if two-level ids do not fit the other settings."""
+        """Raises `ValueError` if ids with levels do not fit the other settings."""
         others = ("blanks", "index_hints", "max_offset")
         fitting = {"lines": Arithmetic | Mixture, "items": Sorting}
         if self.position_ids not in fitting:

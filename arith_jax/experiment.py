@@ -11,10 +11,8 @@ from arith_jax.data import DataConfig
 from arith_jax.evaluate import EvalConfig
 from arith_jax.model_config import ModelConfig
 from arith_jax.optim import OptimConfig
+from arith_jax.positions import NUM_LEVELS
 from arith_jax.train import TrainConfig
-
-# Levels of the position ids that have more than one.
-LEVELS = {"lines": 2, "items": 3}
 
 SECTIONS = {
     "model": ModelConfig,
@@ -73,7 +71,7 @@ class Experiment:
                 f"model.vocab_size={self.model.vocab_size}: the task "
                 f"{self.data.task!r} has {len(task.vocab)} symbols"
             )
-        levels = LEVELS.get(self.data.position_ids, 1)
+        levels = NUM_LEVELS.get(self.data.position_ids, 1)
         if self.model.position_levels != levels:
             raise ValueError(
                 f"model.position_levels={self.model.position_levels} with "

@@ -21,6 +21,8 @@ MOST_SELECTS = 4
 LEVEL, LINES, FIRST = 2**15, 2**8, 8
 # Every way to number tokens (`data.position_ids`): the id of a symbol before digits.
 SYMBOL_ID = {"abacus": 0, "coupled": 1, "lines": FIRST, "items": FIRST}
+# Levels of the ids that have more than one (`model.position_levels`).
+NUM_LEVELS = {"lines": 2, "items": 3}
 
 
 def abacus_positions(

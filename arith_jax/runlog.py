@@ -146,9 +146,10 @@ class RunLog:
             if self._board is not None:
                 for name, value in record.items():
                     self._board.add_scalar(name, value, int(record["step"]))
-        # Nothing is known before the first step is done.
-        left = record["train_seconds"] * (1 - fraction) / fraction if fraction else None
-        remaining = "" if left is None else f"  {left:.0f} s left"
+        remaining = ""
+        if fraction:  # nothing is known before the first step is done
+            left = record["train_seconds"] * (1 - fraction) / fraction
+            remaining = f"  {left:.0f} s left"
         status = (
             f"step {record['step']}  {record['samples_per_second']:,.0f} samples/s  "
             f"loss {record['loss']:.4f}  in-distribution exact match "

@@ -212,10 +212,10 @@ class Sorting:
         """The right answer to a prompt, by Python, as the model writes it."""
         value = lambda item: digits.int_from_digits(item[1])
         items = self.items(prompt)
-        lines = [items[: i + 1] for i in range(len(items))]
-        lines = [[key for key, _ in sorted(line, key=value)] for line in lines]
-        written = ("".join(line) for line in lines)
-        return ",".join(written if self.scratchpad else lines[-1])
+        first, between = (1, "") if self.scratchpad else (len(items), ",")
+        counts = range(first, len(items) + 1)
+        lines = (sorted(items[:count], key=value) for count in counts)
+        return ",".join(between.join(key for key, _ in line) for line in lines)
 
     def examples(
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]

@@ -33,6 +33,14 @@ def steps_in(folder):
     return [json.loads(line)["step"] for line in lines]
 
 
+@pytest.mark.parametrize(("fraction", "left"), [(0.0, ""), (0.25, "  3 s left")])
+def test_time_left_is_shown_once_there_is_an_estimate(tmp_path, fraction, left):
+    console = rich.console.Console(file=io.StringIO())
+    with runlog.RunLog(tmp_path, 0, 2, False, console) as log:
+        log.step({"step": 1, **RECORD}, fraction)
+    assert console.file.getvalue().endswith(f"exact match 0.250{left}\n")
+
+
 def test_metrics_of_a_resumed_run_read_like_an_unbroken_one(tmp_path):
     shown = log_steps(tmp_path, 0, 7)
     assert "step 1" in shown

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, decode, losses, model, tasks, train, vocab
+from arith_jax import data, decode, losses, model, positions, tasks, train, vocab
 from arith_jax.addition import Addition
 from arith_jax.mixture import Mixture
 from arith_jax.subtraction import Subtraction
@@ -177,7 +177,7 @@ def network_of(tiny, config):
     task = config.make_task()
     return dataclasses.replace(
         tiny,
-        position_levels={"lines": 2, "items": 3}.get(config.position_ids, 1),
+        position_levels=positions.NUM_LEVELS.get(config.position_ids, 1),
         vocab_size=len(task.vocab),
         positions=("abacus", "relative_abacus"),
         abacus_far="bias",
