@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from arith_jax import positions, vocab
+from arith_jax.attention import Cache, Context
 from arith_jax.data import DataConfig, as_batch, round_up
-from arith_jax.layers import Cache, Context
 from arith_jax.model import Transformer, context_of, initial_state
 from arith_jax.model_config import ModelConfig
 

@@ -109,7 +109,7 @@ def export(config: ModelConfig, params: Any) -> Original:
         section = arch[parents[0]] if parents else arch
         section.setdefault(name, allowed[0])
     # Choices of ours that leave no trace in a checkpoint.
-    names = ("dtype", "unroll", "abacus_window", "qk_gain")
+    names = ("dtype", "unroll", "kernels", "abacus_window", "qk_gain")
     unseen = {name: getattr(config, name) for name in names}
     theirs = dataclasses.asdict(dataclasses.replace(config_of(arch), **unseen))
     differing = [

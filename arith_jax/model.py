@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from arith_jax import positions
+from arith_jax.attention import Cache, Context
 from arith_jax.banded import Blocks, make_band
-from arith_jax.layers import Cache, Context, Layer, Linear, Mlp, Norm, matrix_init
+from arith_jax.layers import Layer, Mlp, Norm
+from arith_jax.linear import Embed, Linear, matrix_init
 from arith_jax.model_config import ModelConfig
 
 
@@ -29,13 +31,12 @@ class Transformer(nn.Module):
     def setup(self):
         """Names the parts; see the parameter tree."""
         cfg = self.config
-        normal = nn.initializers.normal(cfg.width**-0.5)
-        self.token = nn.Embed(cfg.vocab_size, cfg.width, embedding_init=normal)
+        self.token = Embed(cfg, cfg.vocab_size)
         if "abacus" in cfg.positions:
-            self.abacus = nn.Embed(cfg.table_size, cfg.width, embedding_init=normal)
+            self.abacus = Embed(cfg, cfg.table_size)
         if "learned" in cfg.positions:
-            self.learned = nn.Embed(cfg.table_size, cfg.width, embedding_init=normal)
-        self.embed_norm = Norm(cfg.norm_eps, cfg.dtype)
+            self.learned = Embed(cfg, cfg.table_size)
+        self.embed_norm = Norm(cfg)
         stack = nn.scan(
             Layer,
             variable_axes={"params": 0, "intermediates": 0},
@@ -46,7 +47,7 @@ class Transformer(nn.Module):
         self.layers = stack(cfg)
         if cfg.head_mlp:
             self.head_mlp = Mlp(cfg)
-        self.final_norm = Norm(cfg.norm_eps, cfg.dtype)
+        self.final_norm = Norm(cfg)
         if cfg.adapter:
             self.adapter = Linear(cfg.width, matrix_init(cfg))
         self.decoder = Linear(cfg.vocab_size, matrix_init(cfg))

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+
 from arith_jax.positions import FIRST, LEVEL
 
 TOKEN_POSITIONS = ("abacus", "learned")
@@ -43,6 +45,7 @@ class ModelConfig:
     key_noise: float
     dtype: str
     unroll: bool
+    kernels: bool
 
     def __post_init__(self):
         def choose(name: str, *allowed: str):
@@ -109,6 +112,12 @@ class ModelConfig:
     def head_width(self) -> int:
         """Numbers per head."""
         return self.width // self.heads
+
+    @property
+    def uses_kernels(self) -> bool:
+        """Whether `flash` and `norms` do what they can: on a GPU, in bfloat16."""
+        is_gpu = jax.default_backend() == "gpu"
+        return self.kernels and self.dtype == "bfloat16" and is_gpu
 
     def check_table(self, longest_number: int, max_offset: int) -> None:
         """Raises `ValueError` if a position table, or a level of ids, ends too early.

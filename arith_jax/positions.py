@@ -287,26 +287,31 @@ class RelativeBias(nn.Module):
     window: int
     gain: float = 20.0
 
-    @nn.compact
+    def setup(self):
+        """The parameter."""
+        shape = (2 * self.window + 3, self.heads)
+        self.bias = self.param("bias", nn.initializers.zeros, shape)
+
+    def weights(self) -> Float[Array, "n h"]:
+        """Bias of each clipped difference, from the most negative."""
+        return self.gain * self.bias
+
     def __call__(
         self, query: Int[Array, "#b t"], key: Int[Array, "#b s"]
     ) -> Float[Array, "#b h t s"]:
         """Bias of every query and key."""
-        weight = self.param(
-            "bias", nn.initializers.zeros, (2 * self.window + 3, self.heads)
-        )
-        edge = self.window + 1
+        weights, edge = self.weights(), self.window + 1
         difference = query[:, :, None] - key[:, None, :]
         difference = jnp.clip(difference, -edge, edge) + edge
         if self.window > MOST_SELECTS:
-            one_hot = jax.nn.one_hot(difference, 2 * edge + 1, dtype=weight.dtype)
-            return jnp.einsum("btsn,nh->bhts", one_hot, self.gain * weight)
+            one_hot = jax.nn.one_hot(difference, 2 * edge + 1, dtype=weights.dtype)
+            return jnp.einsum("btsn,nh->bhts", one_hot, weights)
         # A sum of selects fuses into its consumer; a gather would materialise the bias
         # and its gradient would be a scatter.
         difference = difference[:, None]
-        bias = jnp.zeros((1, 1, 1, 1), weight.dtype)
+        bias = jnp.zeros((1, 1, 1, 1), weights.dtype)
         for index in range(2 * edge + 1):
-            value = self.gain * weight[index][None, :, None, None]
+            value = weights[index][None, :, None, None]
             bias = bias + jnp.where(difference == index, value, 0.0)
         return bias
 
@@ -350,6 +355,19 @@ class FireBias(nn.Module):
             nn.relu(z)
         )
         return jnp.moveaxis(bias, -1, 1)
+
+
+def chosen(
+    table: Float[Array, "h n n"], index: Int[Array, "b t"], dtype: str
+) -> Float[Array, "b h t t"]:
+    """Entries of a table for every pair of tokens, in the given dtype.
+
+    Products with one-hot rows: the gradient of a gather would be a scatter.
+    """
+    one_hot = jax.nn.one_hot(index, table.shape[1], dtype=dtype)
+    exact = jax.lax.Precision.HIGHEST if dtype == "float32" else None
+    rows = jnp.einsum("bti,hij->bthj", one_hot, table.astype(dtype), precision=exact)
+    return jnp.einsum("bthj,bsj->bhts", rows, one_hot, precision=exact)
 
 
 def log_length_factor(

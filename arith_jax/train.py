@@ -171,6 +171,8 @@ def train_step(
     # Scopes name operations for the profiler (`profiling.PARTS`).
     with jax.named_scope("data"):
         batch = training_batch(data, key_data, state.step, optimizer.micro_batch_size)
+        # Or a GPU works positions out again in every operation that reads them.
+        batch = jax.lax.optimization_barrier(batch)
     key_model = jax.random.fold_in(key_model, state.step)
 
     def loss_of(params: Any) -> tuple[Float[Array, ""], losses.Metrics]:

@@ -70,6 +70,8 @@ def get_config() -> ConfigDict:
     c.model.key_noise = 0.0  # training: logit of each key + U(0, this); for far=bias
     c.model.dtype = "bfloat16"  # of activations; parameters are always float32
     c.model.unroll = True  # layers and recurrences: faster steps, longer compilation
+    c.model.kernels = True  # on a GPU, in bfloat16: attention of up to 256 tokens (any
+    # number in evaluation) in one kernel, each norm in another; False: many operations
 
     c.optim = ConfigDict()
     c.optim.optimizer = "muon"  # matrices of the layers by Muon, the rest by AdamW

@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from arith_jax import fixtures, interop, layers, model, original, parity, vocab
+from arith_jax import (
+    attention,
+    fixtures,
+    interop,
+    layers,
+    linear,
+    model,
+    original,
+    parity,
+    vocab,
+)
 from arith_jax.data import answer_mask
 from arith_jax.experiment import Experiment
 from arith_jax.positions import abacus_positions
@@ -81,9 +91,11 @@ def wrong_eps(monkeypatch):
 
 
 def wrong_gelu(monkeypatch):
-    exact = jax.nn.gelu
-    tanh = lambda x, approximate: exact(x, approximate=True)
-    monkeypatch.setattr(layers.jax.nn, "gelu", tanh)
+    def gated(in_one, x):
+        u, g = layers.halves(x)
+        return jax.nn.gelu(g, approximate=True) * u
+
+    monkeypatch.setattr(layers, "gated", gated)
 
 
 def wrong_gate(monkeypatch):
@@ -105,9 +117,9 @@ def pre_norm(monkeypatch):
         @layers.nn.compact
         def __call__(self, x, injected, context, cache):
             cfg = self.config
-            norm = lambda name: layers.Norm(cfg.norm_eps, cfg.dtype, name=name)
-            attention = layers.Attention(cfg, name="attention")
-            out, cache = attention(norm("attention_norm")(x), context, cache)
+            norm = lambda name: layers.Norm(cfg, name=name)
+            module = attention.Attention(cfg, name="attention")
+            out, cache = module(norm("attention_norm")(x), context, cache)
             x = x + out
             return x + layers.Mlp(cfg, name="mlp")(norm("mlp_norm")(x)), cache
 
@@ -329,7 +341,7 @@ def test_initial_values_are_those_of_the_original(golden):
         config = original.config_of(spec)
         # Depth only sets the gain: one layer of a shallow stack shows the rest.
         shallow = dataclasses.replace(config, layers=1, recurrences=1, max_backprop=1)
-        gain = layers.deepnorm_gain(config)
+        gain = linear.deepnorm_gain(config)
         assert gain == pytest.approx(recorded["gain"])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layers, "deepnorm_gain", lambda _, g=gain: g)
@@ -363,7 +375,7 @@ def test_quirk_scales_whole_heads(golden):
     params = model.init_params(config, jax.random.key(0))
     kernel = params["layers"]["attention"]["qkv_kernel"][0]
     spread = np.asarray(kernel.reshape(1024, 3, 16, 64).std(axis=(0, 3))) * 1024**0.5
-    gain = layers.deepnorm_gain(config)
+    gain = linear.deepnorm_gain(config)
     expected = np.ones((3, 16))
     expected[:, 11:] = gain
     expected[2, 10] = gain

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, layers, model, vocab
+from arith_jax import attention, data, layers, model, vocab
 from arith_jax.addition import Addition
 from arith_jax.banded import Blocks
 from arith_jax.experiment import Experiment
@@ -170,7 +170,7 @@ def test_written_lines_see_a_bounded_number_of_tokens(tiny):
     for digits in (6, 12):
         batch, text, _ = written_row("lines", (digits, digits))
         context = make_context(batch.positions, levels=2)
-        seen = layers.visible(config, context)[0] & (batch.ids != vocab.PAD)
+        seen = attention.visible(config, context)[0] & (batch.ids != vocab.PAD)
         answer = np.flatnonzero(batch.mask[0]) - 1
         most.append(int(seen[answer].sum(axis=1).max()))
         # The middle of a line sees five digits of `a`, as many one line up, three of
@@ -195,7 +195,7 @@ def test_lines_of_a_sorted_list_see_what_they_need(tiny):
     text = prompt + task.truth(prompt)
     batch = data.as_batch(task, jnp.array([task.vocab.encode(text)]), scheme="items")
     context = make_context(batch.positions, levels=3)
-    seen = np.asarray(layers.visible(config, context)[0])
+    seen = np.asarray(attention.visible(config, context)[0])
 
     def shown(query):
         return "".join(s for s, v in zip(text, seen[query], strict=True) if v)
@@ -228,7 +228,7 @@ def test_attention_weights_are_what_the_layers_use(tiny, changes):
     shape = (config.recurrences, config.layers, rows, config.heads, width, width)
     assert found.shape == shape
     np.testing.assert_allclose(found.sum(-1), 1.0, atol=1e-5)
-    hidden = ~layers.visible(config, make_context(batch.positions))
+    hidden = ~attention.visible(config, make_context(batch.positions))
     assert jnp.all(jnp.where(hidden[None, None, :, None], found, 0.0) == 0)
     # The first layer's output, rebuilt from the weights and the values.
     context, network = make_context(batch.positions), Transformer(config)
@@ -238,12 +238,12 @@ def test_attention_weights_are_what_the_layers_use(tiny, changes):
     if config.injection != "none":
         state = state + emb
     own = jax.tree.map(lambda x: x[0], params["layers"])
-    attention = layers.Attention(config)
+    module = attention.Attention(config)
     before = state
     if config.norm == "sandwich":
-        norm = layers.Norm(config.norm_eps, config.dtype)
+        norm = layers.Norm(config)
         before = norm.apply({"params": own["attention_in_norm"]}, state)
-    expected, _ = attention.apply({"params": own["attention"]}, before, context, None)
+    expected, _ = module.apply({"params": own["attention"]}, before, context, None)
     values = before @ own["attention"]["qkv_kernel"][:, 2]
     values = values.reshape(rows, width, config.heads, config.head_width)
     mixed = jnp.einsum("bhts,bshc->bthc", found[0, 0], values)

@@ -1,0 +1,185 @@
+"""Attention in one GPU kernel: logits and weights never reach the memory.
+
+Mask, learned biases and the norm of queries and keys are worked out where they are
+used, from a few numbers a token. The backward pass repeats the forward one, tile by
+tile. On a CPU the kernels are interpreted, which is slow. Imports `flash_kernels`.
+
+Source:
+    FlashAttention (Dao et al. 2022) for the tiles, the running softmax and the
+    recomputation; FlashAttention-2 (Dao 2023) for keys and queries in turn in the
+    backward pass.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array, Float, Int
+
+from arith_jax.flash_kernels import (
+    BLOCK,
+    COLUMNS,
+    FACTOR,
+    PROBLEM,
+    WARPS,
+    K,
+    Q,
+    Rule,
+    V,
+    backward_kernel,
+    forward_kernel,
+)
+
+
+def fits(tokens: int, head_width: int, window: int) -> bool:
+    """Whether the kernels take rows, heads and a window of biases of these sizes."""
+    is_power = head_width & (head_width - 1) == 0
+    is_fitting = is_power and 16 <= head_width <= 128
+    return is_fitting and tokens < PROBLEM // 2 and 2 * window + 3 <= FACTOR
+
+
+def spec(kind: str, rows: int, width: int) -> pl.BlockSpec:
+    """The part of an array that belongs to one program: row, head and block.
+
+    Args:
+        kind: `qkv` [b t 3 h c], `heads` [b t h c], `sums` [b h t], `codes` [b t],
+            `table` [h n], `tables` [b h i n], `pairs` [b h t t] or `shared` [1 h t t].
+        rows: Tokens of a row, rounded up to whole blocks.
+        width: Of a head.
+    """
+    specs = {
+        "qkv": ((None, rows, 3, None, width), lambda b, h, i: (b, 0, 0, h, 0)),
+        "heads": ((None, rows, None, width), lambda b, h, i: (b, 0, h, 0)),
+        "sums": ((None, None, rows), lambda b, h, i: (b, h, 0)),
+        "codes": ((None, rows), lambda b, h, i: (b, 0)),
+        "table": ((None, COLUMNS), lambda b, h, i: (h, 0)),
+        "tables": ((None, None, None, COLUMNS), lambda b, h, i: (b, h, i, 0)),
+        "pairs": ((None, None, rows, rows), lambda b, h, i: (b, h, 0, 0)),
+        "shared": ((None, None, rows, rows), lambda b, h, i: (0, h, 0, 0)),
+    }
+    return pl.BlockSpec(*specs[kind])
+
+
+def launch(
+    kernel: Callable[..., None],
+    rule: Rule,
+    inputs: Sequence[tuple[str, Array]],
+    outputs: Sequence[tuple[str, jax.ShapeDtypeStruct]],
+) -> list[Array]:
+    """Runs a kernel for every row, head and block; `qkv` is the first input."""
+    rows, tokens, _, heads, width = inputs[0][1].shape
+    count = -(-tokens // BLOCK)
+    specs = [spec(kind, count * BLOCK, width) for kind, _ in (*inputs, *outputs)]
+    call = pl.pallas_call(
+        functools.partial(kernel, rule, tokens),
+        grid=(rows, heads, count),
+        in_specs=specs[: len(inputs)],
+        out_specs=specs[len(inputs) :],
+        out_shape=[shape for _, shape in outputs],
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
+        interpret=jax.default_backend() == "cpu",
+        name=kernel.__name__,
+    )
+    return list(call(*(array for _, array in inputs)))
+
+
+def codes(
+    start: Int[Array, "b t"] | None, place: Int[Array, "b t"]
+) -> Int[Array, "b t"]:
+    """What the mask and the bias are worked out from.
+
+    Args:
+        start: First token of each token's problem in the row; None: there is one.
+        place: Abacus ids without offset, below `PROBLEM` / 2.
+    """
+    return place if start is None else place + PROBLEM * start
+
+
+def make_table(
+    factor: Float[Array, " h"] | float, bias: Float[Array, "h n"] | None, heads: int
+) -> Float[Array, "h 16"]:
+    """The learned numbers of each head.
+
+    Args:
+        factor: On q.k.
+        bias: Of the differences of ids, from -`Rule.edge` to `Rule.edge`.
+        heads: Number of heads.
+    """
+    table = jnp.zeros((heads, COLUMNS)).at[:, FACTOR].set(factor)
+    return table if bias is None else table.at[:, : bias.shape[1]].set(bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def attend(
+    rule: Rule,
+    qkv: Float[Array, "b t 3 h c"],
+    code: Int[Array, "b t"],
+    table: Float[Array, "h 16"],
+    bias: Float[Array, "#b h t t"] | None = None,
+) -> Float[Array, "b t h c"]:
+    """Causal softmax attention with logits factor * q.k + bias.
+
+    Args:
+        rule: What is visible, and whether there are biases and a norm.
+        qkv: Queries, keys and values.
+        code: From `codes`.
+        table: From `make_table`. The factor has a gradient with `rule.normalise`.
+        bias: With `rule.dense`, of every pair of tokens.
+    """
+    return forward(rule, qkv, code, table, bias)[0]
+
+
+def forward(
+    rule: Rule, qkv: Array, code: Array, table: Array, bias: Array | None
+) -> tuple[Array, Any]:
+    """Output, and what the backward pass needs."""
+    b, t, _, h, c = qkv.shape
+    inputs = [("qkv", qkv), ("codes", code), ("table", table)]
+    if rule.normalise:
+        both = qkv[:, :, :V].astype(jnp.float32)
+        sizes = jax.lax.rsqrt(jnp.mean(both * both, axis=-1) + 1e-6)
+        inputs += [("sums", jnp.moveaxis(sizes[:, :, i], 1, 2)) for i in (Q, K)]
+    if bias is not None:
+        inputs.append(("shared" if bias.shape[0] == 1 else "pairs", bias))
+    outputs = [
+        ("heads", jax.ShapeDtypeStruct((b, t, h, c), qkv.dtype)),
+        ("sums", jax.ShapeDtypeStruct((b, h, t), jnp.float32)),
+    ]
+    out, norm = launch(forward_kernel, rule, inputs, outputs)
+    return out, ([array for _, array in inputs], out, norm)
+
+
+def backward(rule: Rule, kept: Any, d_out: Array) -> tuple[Any, ...]:
+    """Gradients of `attend`."""
+    arrays, out, norm = kept
+    qkv, code, _, *rest = arrays
+    b, t, _, h, _ = qkv.shape
+    kinds = ["qkv", "codes", "table", *(["sums"] * 2 * rule.normalise)]
+    bias = rest[-1] if rule.dense else None
+    if bias is not None:
+        kinds.append("shared" if bias.shape[0] == 1 else "pairs")
+    drift = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+    inputs = [*zip(kinds, arrays, strict=True), ("sums", norm)]
+    inputs += [("sums", jnp.moveaxis(drift, 1, 2)), ("heads", d_out)]
+    tables = (b, h, -(-t // BLOCK), COLUMNS)
+    outputs = [
+        ("qkv", jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)),
+        ("tables", jax.ShapeDtypeStruct(tables, jnp.float32)),
+    ]
+    if bias is not None:
+        outputs.append(("pairs", jax.ShapeDtypeStruct((b, h, t, t), bias.dtype)))
+    d_qkv, d_tables, *d_bias = launch(backward_kernel, rule, inputs, outputs)
+    d_dense = d_bias[0] if d_bias else None
+    if kinds[-1] == "shared":
+        total = jnp.sum(d_bias[0].astype(jnp.float32), axis=0, keepdims=True)
+        d_dense = total.astype(d_bias[0].dtype)
+    none = np.zeros(code.shape, jax.dtypes.float0)
+    return d_qkv, none, jnp.sum(d_tables, axis=(0, 2)), d_dense
+
+
+attend.defvjp(forward, backward)

@@ -1,0 +1,184 @@
+"""LayerNorm of a sum, with a gradient that keeps the inputs only.
+
+On a GPU both passes are one kernel each (Pallas for Triton): every number is read once
+and written once. Elsewhere they are plain operations. Imports nothing of the package.
+
+Source:
+    Ba et al. 2016; partial sums of the parameters' gradients, one for each program,
+    after the Triton tutorial on layer normalisation.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array, Float
+
+# Numbers a program of the kernels holds at a time; programs of the backward pass.
+HELD, PROGRAMS, WARPS = 4096, 512, 4
+
+
+def standardised(x: Any, eps: float) -> tuple[Any, Any]:
+    """Rows of mean 0 and variance 1, and what they were multiplied with; float32."""
+    x = x.astype(jnp.float32)
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    factor = jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    return x * factor, factor
+
+
+def gradient_of_standardised(unit: Any, factor: Any, d_unit: Any) -> Any:
+    """Gradient to the rows that were standardised."""
+    mean = jnp.mean(d_unit, axis=-1, keepdims=True)
+    along = jnp.mean(d_unit * unit, axis=-1, keepdims=True)
+    return factor * (d_unit - mean - unit * along)
+
+
+def load(number: Any, rows: int, refs: Any) -> tuple[Any, Any]:
+    """Sum of a block of rows of some arrays, in the first one's dtype, and its mask."""
+    held = refs[0].shape[0]
+    mask = (number * held + jnp.arange(held) < rows)[:, None]
+    first, *others = (triton.load(ref, mask=mask, other=0) for ref in refs)
+    for other in others:
+        first = first + other
+    return first, mask
+
+
+def forward_kernel(eps: float, rows: int, *refs: Any) -> None:
+    """Norm of a block of rows: inputs, scale, bias and output."""
+    *inputs, scale, bias, out = refs
+    x, mask = load(pl.program_id(0), rows, inputs)
+    unit, _ = standardised(x, eps)
+    found = unit * scale[...][None] + bias[...][None]
+    triton.store(out, found.astype(out.dtype), mask=mask)
+
+
+def backward_kernel(eps: float, rows: int, held: int, *refs: Any) -> None:
+    """Gradients of every `PROGRAMS`-th block of rows; sums for the parameters."""
+    *inputs, scale, d_out, d_x, d_scale, d_bias = refs
+    blocks, zeros = -(-rows // held), jnp.zeros(scale.shape, jnp.float32)
+    program = pl.program_id(0)
+
+    def add(step: Any, sums: Any) -> Any:
+        number = program + step * pl.num_programs(0)
+        part = lambda ref: ref.at[pl.ds(number * held, held)]
+        x, mask = load(number, rows, [part(ref) for ref in inputs])
+        d_rows = triton.load(part(d_out), mask=mask, other=0).astype(jnp.float32)
+        unit, factor = standardised(x, eps)
+        found = gradient_of_standardised(unit, factor, d_rows * scale[...][None])
+        triton.store(part(d_x), found.astype(d_x.dtype), mask=mask)
+        return sums[0] + jnp.sum(d_rows * unit, axis=0), sums[1] + jnp.sum(d_rows, 0)
+
+    mine = (blocks - program + pl.num_programs(0) - 1) // pl.num_programs(0)
+    d_scale[...], d_bias[...] = jax.lax.fori_loop(0, mine, add, (zeros, zeros))
+
+
+def fits(width: int) -> bool:
+    """Whether the kernels take rows of this width: a power of two to `HELD`."""
+    return width & (width - 1) == 0 and 16 <= width <= HELD
+
+
+def spread(vector: Array, rows: Array) -> Array:
+    """The vector with as many axes as the rows, whose last one is its own."""
+    return vector.reshape((1,) * (rows.ndim - 1) + vector.shape)
+
+
+def kernel_call(kernel: Any, grid: int, **specs: Any) -> Any:
+    """A kernel, interpreted on a CPU."""
+    return pl.pallas_call(
+        kernel,
+        grid=(grid,),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
+        interpret=jax.default_backend() == "cpu",
+        name=kernel.func.__name__,
+        **specs,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def layer_norm(
+    inputs: tuple[Float[Array, "*dims d"], ...],
+    scale: Float[Array, " d"],
+    bias: Float[Array, " d"],
+    eps: float,
+    dtype: str,
+    in_kernel: bool,
+) -> Float[Array, "*dims d"]:
+    """LayerNorm over the last axis of the sum of some arrays of one shape and dtype.
+
+    Args:
+        inputs: What is added up, in their own dtype.
+        scale: Of the result.
+        bias: Of the result.
+        eps: Added to the variance.
+        dtype: Of the result; statistics are in float32.
+        in_kernel: Whether a GPU's kernels do it (`fits`).
+    """
+    if not in_kernel:
+        unit, _ = standardised(sum(inputs[1:], inputs[0]), eps)
+        return (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
+    flat = [x.reshape(-1, x.shape[-1]) for x in inputs]
+    rows, width = flat[0].shape
+    held = HELD // width
+    block = pl.BlockSpec((held, width), lambda i: (i, 0))
+    whole = pl.BlockSpec((width,), lambda i: (0,))
+    out = kernel_call(
+        functools.partial(forward_kernel, eps, rows),
+        -(-rows // held),
+        in_specs=[*(block for _ in flat), whole, whole],
+        out_specs=block,
+        out_shape=jax.ShapeDtypeStruct((rows, width), dtype),
+    )(*flat, scale, bias)
+    return out.reshape(inputs[0].shape)
+
+
+def forward(
+    inputs: tuple[Array, ...],
+    scale: Array,
+    bias: Array,
+    eps: float,
+    dtype: str,
+    in_kernel: bool,
+) -> tuple[Array, Any]:
+    """The norm, and what the backward pass needs."""
+    return layer_norm(inputs, scale, bias, eps, dtype, in_kernel), (inputs, scale)
+
+
+def backward(
+    eps: float, dtype: str, in_kernel: bool, kept: Any, d_out: Array
+) -> tuple[tuple[Array, ...], Array, Array]:
+    """Gradients of `layer_norm`: the same one for everything that was added up."""
+    del dtype  # of `d_out`
+    inputs, scale = kept
+    width = scale.shape[0]
+    if not in_kernel:
+        unit, factor = standardised(sum(inputs[1:], inputs[0]), eps)
+        d_rows = d_out.astype(jnp.float32)
+        d_x = gradient_of_standardised(unit, factor, d_rows * spread(scale, d_rows))
+        axes = tuple(range(d_rows.ndim - 1))
+        sums = jnp.sum(d_rows * unit, axes), jnp.sum(d_rows, axes)
+        return (d_x.astype(inputs[0].dtype),) * len(inputs), *sums
+    flat = [x.reshape(-1, width) for x in (*inputs, d_out)]
+    rows, held = flat[0].shape[0], HELD // width
+    programs = min(PROGRAMS, -(-rows // held))
+    row = pl.BlockSpec((rows, width), lambda i: (0, 0))
+    partial = pl.BlockSpec((None, width), lambda i: (i, 0))
+    sums = jax.ShapeDtypeStruct((programs, width), jnp.float32)
+    d_x, d_scale, d_bias = kernel_call(
+        functools.partial(backward_kernel, eps, rows, held),
+        programs,
+        in_specs=[
+            *(row for _ in inputs),
+            pl.BlockSpec((width,), lambda i: (0,)),
+            row,
+        ],
+        out_specs=[row, partial, partial],
+        out_shape=[jax.ShapeDtypeStruct(flat[0].shape, flat[0].dtype), sums, sums],
+    )(*flat[:-1], scale, flat[-1])
+    d_x = d_x.reshape(inputs[0].shape)
+    return (d_x,) * len(inputs), jnp.sum(d_scale, axis=0), jnp.sum(d_bias, axis=0)
+
+
+layer_norm.defvjp(forward, backward)
