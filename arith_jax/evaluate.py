@@ -1,20 +1,18 @@
 """Exact match over the cells of a task, by teacher forcing."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
 
-from arith_jax import losses
 from arith_jax.banded import Blocks, fitting_blocks
-from arith_jax.data import DataConfig, evaluation_batch, round_up
-from arith_jax.model import forward
+from arith_jax.data import DataConfig, round_up
+from arith_jax.grading import grade_rows, grader, on_all_devices
 from arith_jax.model_config import ModelConfig
 from arith_jax.tasks import Task
 
@@ -113,37 +111,6 @@ class Cell(NamedTuple):
     per_digit_correct: list[int]
 
 
-@lru_cache(maxsize=64)
-def grader(
-    model: ModelConfig,
-    data: DataConfig,
-    seed: int,
-    sizes: tuple[int, int],
-    width: int,
-    blocks: Blocks | None,
-) -> Any:
-    """The compiled grader of one bucket: rows -> right rows, right answer tokens."""
-    task = data.make_task()
-    answer = task.answer_width(*sizes) + 1
-
-    @jax.jit
-    def grade(
-        params: Any, rows: Int[Array, "b 4"]
-    ) -> tuple[Bool[Array, " b"], Bool[Array, "b d"]]:
-        key = jax.random.key(seed)
-        batch = evaluation_batch(task, key, rows, sizes, width, data.position_ids)
-        logits = forward(model, params, batch.ids, batch.positions, blocks=blocks)
-        labels, mask = losses.targets(batch)
-        wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
-        # Answer token i of a row stands i places after its first counted position.
-        start = jnp.argmax(mask, axis=1)[:, None]
-        place = jnp.minimum(start + jnp.arange(answer)[None], width - 1)
-        right = ~jnp.take_along_axis(wrong, place, axis=1)
-        return losses.correct_rows(logits, batch), right
-
-    return grade
-
-
 def exact_match(
     model: ModelConfig,
     data: DataConfig,
@@ -174,61 +141,49 @@ def exact_match(
         for request in cells:
             width = config.bucket(task.row_width(*request[:2]))
             buckets.setdefault(width, []).append((kind, request))
-    graded: dict[tuple[str, CellRequest], Cell] = {}
-    for width, cells in sorted(buckets.items()):
+    params, shapes = on_all_devices(params)
+
+    def compiled(width: int) -> tuple[Any, int]:
+        """The grader of a bucket, and the rows of a batch."""
+        cells = buckets[width]
         # Few distinct sizes: every new one is a compilation.
         most_a, most_b = (max(r[axis] for _, r in cells) for axis in (0, 1))
         sizes = round_up(most_a, 8), round_up(most_b, 8)
-        counts = np.array([request[2] for _, request in cells])
-        # Row (k, a, b, i) is example i of a cell; `owner` says of which.
-        owner = np.repeat(np.arange(len(cells)), counts)
-        named = np.array([(kinds.index(kind), *request) for kind, request in cells])
-        example = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = np.column_stack([named[owner, :3], example]).astype(np.int32)
-        right, digits_right = grade_rows(
-            model, data, config, params, rows, sizes, width
-        )
-        correct = np.bincount(owner, right, len(cells)).astype(int)
-        per_digit = np.zeros((len(cells), digits_right.shape[1]), np.int64)
-        np.add.at(per_digit, owner, digits_right)
-        for index, (kind, (a, b, total)) in enumerate(cells):
-            tokens = per_digit[index, : task.answer_width(a, b) + 1]
-            cell = Cell(a, b, int(correct[index]), total, tokens.tolist())
-            graded[kind, (a, b, total)] = cell
+        blocks = blocks_for(config, model, data, width)
+        size = batch_rows(config, model, width, blocks)
+        # A small bucket is one batch; a power of two, so that programs are shared.
+        total = sum(request[2] for _, request in cells)
+        fitting = 1 << max(total - 1, 0).bit_length()
+        size = round_up(min(size, fitting), len(jax.local_devices()))
+        key = (model, data, config.seed, sizes, width, blocks, size, shapes)
+        return grader(*key), size
+
+    graded: dict[tuple[str, CellRequest], Cell] = {}
+    # Programs are compiled side by side, and while others run.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        programs = [(width, pool.submit(compiled, width)) for width in sorted(buckets)]
+        for width, program in programs:
+            cells = buckets[width]
+            grade, size = program.result()
+            counts = np.array([request[2] for _, request in cells])
+            # Row (k, a, b, i) is example i of a cell; `owner` says of which.
+            owner = np.repeat(np.arange(len(cells)), counts)
+            named = np.array([(kinds.index(kind), *request) for kind, request in cells])
+            before = np.repeat(np.cumsum(counts) - counts, counts)
+            example = np.arange(len(owner)) - before
+            rows = np.column_stack([named[owner, :3], example]).astype(np.int32)
+            right, digits_right = grade_rows(grade, size, params, rows)
+            correct = np.bincount(owner, right, len(cells)).astype(int)
+            per_digit = np.zeros((len(cells), digits_right.shape[1]), np.int64)
+            np.add.at(per_digit, owner, digits_right)
+            for index, (kind, (a, b, total)) in enumerate(cells):
+                tokens = per_digit[index, : task.answer_width(a, b) + 1]
+                cell = Cell(a, b, int(correct[index]), total, tokens.tolist())
+                graded[kind, (a, b, total)] = cell
     return {
         kind: [graded[kind, request] for request in cells]
         for kind, cells in requests.items()
     }
-
-
-def grade_rows(
-    model: ModelConfig,
-    data: DataConfig,
-    config: EvalConfig,
-    params: Any,
-    rows: np.ndarray,
-    sizes: tuple[int, int],
-    width: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Right rows [n] and right answer tokens [n, d] of one bucket, batch by batch."""
-    # A small bucket is one batch; a power of two, so that programs are shared.
-    fitting = 1 << max(len(rows) - 1, 0).bit_length()
-    blocks = blocks_for(config, model, data, width)
-    size = min(batch_rows(config, model, width, blocks), fitting)
-    grade = grader(model, data, config.seed, sizes, width, blocks)
-    found, pending = [], []
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        padded = np.pad(part, ((0, size - len(part)), (0, 0)), mode="edge")
-        pending.append(grade(params, jnp.array(padded)))
-        # Two batches in flight keep the device busy and the memory bounded.
-        if len(pending) == 2:
-            found.append(jax.device_get(pending.pop(0)))
-    found += [jax.device_get(batch) for batch in pending]
-    right, digits_right = (
-        np.concatenate(parts)[: len(rows)] for parts in zip(*found, strict=True)
-    )
-    return right, digits_right
 
 
 def blocks_for(

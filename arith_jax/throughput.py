@@ -9,6 +9,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -129,10 +130,11 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
         losses.sample_depth(model, seed, step)
         for step in range(first_grouped + groups * GROUP)
     ]
-    programs = {}
+    needed = sorted({k for _, k in drawn})
+    compiling = partial(train.compile_step, experiment.train_configs, state=state)
     started = time.perf_counter()
-    for k in sorted({k for _, k in drawn}):
-        programs[k] = train.compile_step(experiment.train_configs, k, state)
+    with ThreadPoolExecutor() as pool:
+        programs = dict(zip(needed, pool.map(compiling, needed), strict=True))
     compile_seconds = time.perf_counter() - started
 
     def advance(state: train.TrainState, step: int):

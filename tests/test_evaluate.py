@@ -1,11 +1,14 @@
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, evaluate, vocab
+from arith_jax import data, evaluate, grading, vocab
 from arith_jax.addition import Addition
 from arith_jax.bitwise_or import BitwiseOr
 from arith_jax.evaluate import Cell
@@ -15,9 +18,9 @@ from arith_jax.sorting import Sorting
 
 @pytest.fixture
 def config(smoke):
-    evaluate.grader.cache_clear()
+    grading.grader.cache_clear()
     yield dataclasses.replace(smoke.eval, buckets=(24, 48), token_budget=240)
-    evaluate.grader.cache_clear()
+    grading.grader.cache_clear()
 
 
 def cheat(monkeypatch, wrong_answer_token=None):
@@ -33,7 +36,7 @@ def cheat(monkeypatch, wrong_answer_token=None):
             following = jnp.where(wrong, vocab.UNK, following)
         return jax.nn.one_hot(following, 19)
 
-    monkeypatch.setattr(evaluate, "forward", forward)
+    monkeypatch.setattr(grading, "forward", forward)
 
 
 REQUESTS = {"uniform": [(2, 3, 7), (9, 9, 3), (1, 1, 4)], "chains": [(5, 5, 6)]}
@@ -155,10 +158,10 @@ def test_parts_of_a_mixture_are_counted_alone_and_together(smoke, monkeypatch):
         wrong = (ids == minus) & (following == eos)
         return jax.nn.one_hot(jnp.where(wrong, vocab.UNK, following), 19)
 
-    monkeypatch.setattr(evaluate, "forward", forward)
-    evaluate.grader.cache_clear()
+    monkeypatch.setattr(grading, "forward", forward)
+    grading.grader.cache_clear()
     done = evaluate.evaluate(smoke.model, mixed, config, {})
-    evaluate.grader.cache_clear()
+    grading.grader.cache_clear()
     sums, differences = done.parts["addition"], done.parts["subtraction"]
     assert all(cell.correct == cell.total for cell in sums)
     for cell in differences:
@@ -183,10 +186,10 @@ def test_sorting_counts_the_smallest_number_too(smoke, monkeypatch):
         following = jnp.where(following == vocab.EOS, vocab.UNK, following)
         return jax.nn.one_hot(following, 118)
 
-    monkeypatch.setattr(evaluate, "forward", forward)
-    evaluate.grader.cache_clear()
+    monkeypatch.setattr(grading, "forward", forward)
+    grading.grader.cache_clear()
     done = evaluate.evaluate(smoke.model, data_config, config, {})
-    evaluate.grader.cache_clear()
+    grading.grader.cache_clear()
     for region, counts in done.exact_match.items():
         assert counts["correct"] == 0 < counts["total"]
         first = done.first_answer[region]
@@ -218,3 +221,33 @@ def test_only_abacus_ids_attend_in_blocks(smoke):
     assert blocks(position_ids="coupled") is None
     assert blocks(position_ids="lines") is None
     assert blocks(task="multiplication", scratchpad=True) is None
+
+
+SPLIT = """
+import jax
+from arith_jax import evaluate
+from arith_jax.experiment import Experiment
+from arith_jax.model import init_params
+from configs import abacus_add
+
+smoke = Experiment.from_dict(abacus_add.get_config("smoke").to_dict())
+params = init_params(smoke.model, jax.random.key(0))
+done = evaluate.evaluate(smoke.model, smoke.data, smoke.eval, params)
+right = [cell.per_digit_correct for cell in done.cells]
+print(jax.local_device_count(), right)
+"""
+
+
+@pytest.mark.slow
+def test_batches_split_among_devices_are_graded_alike():
+    printed = []
+    for count in (1, 3):
+        flags = f"--xla_force_host_platform_device_count={count}"
+        env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", SPLIT]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found, right = done.stdout.split(maxsplit=1)
+        assert int(found) == count
+        printed.append(right)
+    assert printed[0] == printed[1]

@@ -36,11 +36,11 @@ def get_config(argument: str = "") -> ConfigDict:
     if is_standard or common.has_relative(c):
         c.optim.micro_batch_size = 256
     c.eval.diagonal = tuple(range(110, 161, 10))
-    c.eval.buckets = (128, 320, 512)
+    c.eval.buckets = (64, 128, 192, 256, 320, 512)
     if c.data.max_offset > 100:
         # Abacus rows end at 100 + the longest trained number otherwise.
         c.eval.diagonal = tuple(range(110, 221, 10))
-        c.eval.buckets = (128, 320, 512, 704)
+        c.eval.buckets = (64, 128, 192, 256, 320, 512, 704)
     if c.data.index_hints:
         c.eval.buckets = (256, 640, 1024)
         if "learned" in c.model.positions:
