@@ -10,7 +10,9 @@ not kept between runs unless JAX_COMPILATION_CACHE_DIR is set, so that compilati
 measured, too.
 """
 
+import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -220,5 +222,17 @@ def main(arguments: list[str]) -> None:
     console.print(f"numbers in {path}", soft_wrap=True)
 
 
+def show_operations(arguments: Sequence[str]) -> None:
+    """For `profile`, makes a GPU run operations one by one, not whole graphs of them.
+
+    The profiler sees graphs as one operation. XLA reads this once, when JAX first looks
+    for devices, which reading the config does already.
+    """
+    if "profile" in arguments:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer="
+        os.environ["XLA_FLAGS"] = flags.strip()
+
+
 if __name__ == "__main__":
+    show_operations(sys.argv)
     command.run(main)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -223,3 +224,12 @@ def test_planned_memory_grows_linearly_in_batch_and_layers(smoke):
     # Twice the growth for twice the step, if linear; four times, if quadratic.
     assert size[16, 2] - size[8, 2] < 2.5 * (size[8, 2] - size[4, 2])
     assert size[16, 8] - size[16, 4] < 2.5 * (size[16, 4] - size[16, 2])
+
+
+def test_only_a_profile_runs_operations_one_by_one(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
+    bench.show_operations(["bench", "train"])
+    assert os.environ["XLA_FLAGS"] == "--xla_a=1"
+    bench.show_operations(["bench", "profile"])
+    flags = os.environ["XLA_FLAGS"].split()
+    assert flags == ["--xla_a=1", "--xla_gpu_enable_command_buffer="]
