@@ -344,7 +344,7 @@ def test_initial_values_are_those_of_the_original(golden):
         gain = linear.deepnorm_gain(config)
         assert gain == pytest.approx(recorded["gain"])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layers, "deepnorm_gain", lambda _, g=gain: g)
+            patch.setattr(linear, "deepnorm_gain", lambda _, g=gain: g)
             params = model.init_params(shallow, jax.random.key(1))
         by_head = spec["attention"]["type"] == "self-attention"
         found = original.to_original(shallow, params, by_head)
