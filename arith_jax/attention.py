@@ -12,11 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from arith_jax import banded, flash, positions
-from arith_jax.flash_kernels import Rule
+from arith_jax.flash_kernels import MASKED, Rule
 from arith_jax.linear import Linear, matrix_init, qkv_init
 from arith_jax.model_config import TOKEN_POSITIONS, ModelConfig
 
-MASKED = -1e9
 # A line of the answer is made from the one before and what stands beside it.
 LINE_WINDOW = 1
 # A key of a list is in the column of the line above, or in the one before.
@@ -96,11 +95,11 @@ class Attention(nn.Module):
     def fits_kernel(self, tokens: int, context: Context) -> bool:
         """Whether `flash` can do it: see there, and `ModelConfig.uses_kernels`."""
         cfg = self.config
-        learned = set(cfg.positions) - {*TOKEN_POSITIONS, "relative_abacus", "fire"}
+        others = set(cfg.positions) - {*TOKEN_POSITIONS, "relative_abacus", "fire"}
         is_noisy = self.has_rng("noise") and cfg.key_noise > 0
         is_watched = self.is_mutable_collection("intermediates")
         return cfg.uses_kernels and not (
-            learned
+            others
             or cfg.length_scale
             or cfg.position_levels > 1
             or context.band is not None
@@ -277,6 +276,5 @@ def write_cache(
 
 def rms_normalise(x: Float[Array, "b t h c"]) -> Float[Array, "b t h c"]:
     """Divides each head's vector by its root mean square, computed in float32."""
-    x32 = x.astype(jnp.float32)
-    mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
-    return (x32 * jax.lax.rsqrt(mean_square + 1e-6)).astype(x.dtype)
+    size = flash.inverse_rms(x)[..., None]
+    return (x.astype(jnp.float32) * size).astype(x.dtype)

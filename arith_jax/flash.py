@@ -114,6 +114,20 @@ def make_table(
     return table if bias is None else table.at[:, : bias.shape[1]].set(bias)
 
 
+def inverse_rms(x: Float[Array, "*dims c"]) -> Float[Array, "*dims"]:
+    """1 / root mean square of the last axis, computed in float32."""
+    x = x.astype(jnp.float32)
+    return jax.lax.rsqrt(jnp.mean(x * x, axis=-1) + 1e-6)
+
+
+def kinds(rule: Rule, arrays: Sequence[Array]) -> list[tuple[str, Array]]:
+    """The arrays that both kernels read, each with its `spec`."""
+    names = ["qkv", "codes", "table", *(["sums"] * 2 * rule.normalise)]
+    if rule.dense:
+        names.append("shared" if arrays[-1].shape[0] == 1 else "pairs")
+    return list(zip(names, arrays, strict=True))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attend(
     rule: Rule,
@@ -139,45 +153,41 @@ def forward(
 ) -> tuple[Array, Any]:
     """Output, and what the backward pass needs."""
     b, t, _, h, c = qkv.shape
-    inputs = [("qkv", qkv), ("codes", code), ("table", table)]
+    arrays = [qkv, code, table]
     if rule.normalise:
-        both = qkv[:, :, :V].astype(jnp.float32)
-        sizes = jax.lax.rsqrt(jnp.mean(both * both, axis=-1) + 1e-6)
-        inputs += [("sums", jnp.moveaxis(sizes[:, :, i], 1, 2)) for i in (Q, K)]
+        sizes = inverse_rms(qkv[:, :, :V])
+        arrays += [jnp.moveaxis(sizes[:, :, which], 1, 2) for which in (Q, K)]
     if bias is not None:
-        inputs.append(("shared" if bias.shape[0] == 1 else "pairs", bias))
+        arrays.append(bias)
     outputs = [
         ("heads", jax.ShapeDtypeStruct((b, t, h, c), qkv.dtype)),
         ("sums", jax.ShapeDtypeStruct((b, h, t), jnp.float32)),
     ]
-    out, norm = launch(forward_kernel, rule, inputs, outputs)
-    return out, ([array for _, array in inputs], out, norm)
+    out, norm = launch(forward_kernel, rule, kinds(rule, arrays), outputs)
+    return out, (arrays, out, norm)
 
 
 def backward(rule: Rule, kept: Any, d_out: Array) -> tuple[Any, ...]:
     """Gradients of `attend`."""
     arrays, out, norm = kept
-    qkv, code, _, *rest = arrays
+    qkv, code, *_ = arrays
     b, t, _, h, _ = qkv.shape
-    kinds = ["qkv", "codes", "table", *(["sums"] * 2 * rule.normalise)]
-    bias = rest[-1] if rule.dense else None
-    if bias is not None:
-        kinds.append("shared" if bias.shape[0] == 1 else "pairs")
     drift = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
-    inputs = [*zip(kinds, arrays, strict=True), ("sums", norm)]
+    inputs = [*kinds(rule, arrays), ("sums", norm)]
     inputs += [("sums", jnp.moveaxis(drift, 1, 2)), ("heads", d_out)]
     tables = (b, h, -(-t // BLOCK), COLUMNS)
     outputs = [
         ("qkv", jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)),
         ("tables", jax.ShapeDtypeStruct(tables, jnp.float32)),
     ]
-    if bias is not None:
-        outputs.append(("pairs", jax.ShapeDtypeStruct((b, h, t, t), bias.dtype)))
+    if rule.dense:
+        pairs = jax.ShapeDtypeStruct((b, h, t, t), arrays[-1].dtype)
+        outputs.append(("pairs", pairs))
     d_qkv, d_tables, *d_bias = launch(backward_kernel, rule, inputs, outputs)
     d_dense = d_bias[0] if d_bias else None
-    if kinds[-1] == "shared":
-        total = jnp.sum(d_bias[0].astype(jnp.float32), axis=0, keepdims=True)
-        d_dense = total.astype(d_bias[0].dtype)
+    if d_dense is not None and arrays[-1].shape[0] == 1:
+        total = jnp.sum(d_dense.astype(jnp.float32), axis=0, keepdims=True)
+        d_dense = total.astype(d_dense.dtype)
     none = np.zeros(code.shape, jax.dtypes.float0)
     return d_qkv, none, jnp.sum(d_tables, axis=(0, 2)), d_dense
 
