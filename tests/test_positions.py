@@ -244,3 +244,13 @@ def test_fire_equals_a_loop():
 def test_log_length_factor_is_one_at_its_reference():
     factor = positions.log_length_factor(jnp.array([[31, 1023]]))
     np.testing.assert_allclose(factor, [[1.0, 2.0]], rtol=1e-6)
+
+
+def test_entries_of_a_table_are_chosen_for_every_pair_of_tokens():
+    table = jax.random.normal(jax.random.key(0), (2, 5, 5))
+    index = jnp.array([[0, 1, 2, 0], [4, 0, 1, 3]])
+    found = positions.chosen(table, index, "float32")
+    for row, own in enumerate(index):
+        expected = table[:, own[:, None], own[None, :]]
+        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
+    assert positions.chosen(table, index, "bfloat16").dtype == jnp.bfloat16
