@@ -70,8 +70,9 @@ def get_config() -> ConfigDict:
     c.model.key_noise = 0.0  # training: logit of each key + U(0, this); for far=bias
     c.model.dtype = "bfloat16"  # of activations; parameters are always float32
     c.model.unroll = True  # layers and recurrences: faster steps, longer compilation
-    c.model.kernels = True  # on a GPU, in bfloat16: attention of up to 256 tokens (any
-    # number in evaluation) in one kernel, each norm in another; False: many operations
+    c.model.kernels = False  # on a GPU, in bfloat16: attention (one level of ids, not
+    # rotary) in one kernel, each norm in another; a step took a fifth less, but off
+    # until its backward pass, as it is now, has run on a GPU (docs/experiments.md)
 
     c.optim = ConfigDict()
     c.optim.optimizer = "muon"  # matrices of the layers by Muon, the rest by AdamW
@@ -110,7 +111,7 @@ def get_config() -> ConfigDict:
     c.eval.set_lengths = (10, 20, 50, 100)  # of carry chains, zeros, equal operands
     c.eval.set_samples = 100  # examples per length of those sets
     c.eval.buckets = (64, 128, 192, 256, 320, 640, 1536, 3072)  # row widths, in tokens,
-    # that rows are padded to: each is compiled once (3 s), beside others
+    # that rows are padded to: each is compiled once, beside others (3-10 s on a GPU)
     c.eval.dense_width = 640  # with a window, wider rows (tokens) attend in blocks
     c.eval.token_budget = 2**19  # tokens per batch
     c.eval.logit_budget = 2**30  # attention logits per batch and layer

@@ -202,6 +202,7 @@ def test_what_the_kernels_cannot_do_is_done_without(changes, monkeypatch):
 
 
 def test_kernels_are_for_bfloat16_on_a_gpu(tiny, monkeypatch):
+    tiny = dataclasses.replace(tiny, kernels=True)
     half = dataclasses.replace(tiny, dtype="bfloat16")
     assert not half.uses_kernels
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -214,7 +215,7 @@ def test_kernels_are_for_bfloat16_on_a_gpu(tiny, monkeypatch):
 def test_the_train_step_can_be_lowered_for_a_gpu(name, monkeypatch):
     # Triton knows fewer operations than the interpreter. No GPU is needed for this.
     experiment = experiment_of(name)
-    model = dataclasses.replace(experiment.model, dtype="bfloat16")
+    model = dataclasses.replace(experiment.model, dtype="bfloat16", kernels=True)
     configs = (model, *experiment.train_configs[1:])
     make = lambda: train.make_state(model, experiment.optim, 0)
     state = jax.eval_shape(make)
