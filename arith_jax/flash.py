@@ -26,7 +26,9 @@ from arith_jax.flash_kernels import (
     COLUMNS,
     FACTOR,
     PROBLEM,
+    STAGES,
     WARPS,
+    WHOLE,
     K,
     Q,
     Rule,
@@ -58,7 +60,7 @@ def spec(kind: str, rows: int, width: int) -> pl.BlockSpec:
         "sums": ((None, None, rows), lambda b, h, i: (b, h, 0)),
         "codes": ((None, rows), lambda b, h, i: (b, 0)),
         "table": ((None, COLUMNS), lambda b, h, i: (h, 0)),
-        "tables": ((None, None, None, COLUMNS), lambda b, h, i: (b, h, i, 0)),
+        "tables": ((None, None, rows // BLOCK, COLUMNS), lambda b, h, i: (b, h, 0, 0)),
         "pairs": ((None, None, rows, rows), lambda b, h, i: (b, h, 0, 0)),
         "shared": ((None, None, rows, rows), lambda b, h, i: (0, h, 0, 0)),
     }
@@ -75,13 +77,14 @@ def launch(
     rows, tokens, _, heads, width = inputs[0][1].shape
     count = -(-tokens // BLOCK)
     specs = [spec(kind, count * BLOCK, width) for kind, _ in (*inputs, *outputs)]
+    programs = 2 * count if kernel is backward_kernel else count
     call = pl.pallas_call(
         functools.partial(kernel, rule, tokens),
-        grid=(rows, heads, count),
+        grid=(rows, heads, 1 if WHOLE else programs),
         in_specs=specs[: len(inputs)],
         out_specs=specs[len(inputs) :],
         out_shape=[shape for _, shape in outputs],
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=jax.default_backend() == "cpu",
         name=kernel.__name__,
     )

@@ -23,7 +23,9 @@ Q, K, V = range(3)
 PROBLEM = 2**15
 # Learned numbers of a head: biases, then the factor on its logits.
 FACTOR, COLUMNS = 15, 16
-BLOCK, WARPS = 32, 4  # tokens of a block; groups of threads that work on a tile
+# Tokens of a block; groups of threads that work on a tile; stages of loads in loops;
+# whether one program does all blocks of a row and head.
+BLOCK, WARPS, STAGES, WHOLE = 16, 1, 1, False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Row(NamedTuple):
     tokens: int
     qkv: Any
     code: Any
-    table: Any
+    numbers: dict[int, Any]  # of the head's table, those that are used
     sizes: Any  # of queries and of keys: 1 / root mean square; (): not normalised
     bias: Any  # of every pair; None: there is none
 
@@ -101,48 +103,70 @@ class Row(NamedTuple):
         (first, rows), (second, columns) = map(self.inside, (queries, keys))
         return ref.at[first, second], rows[:, None] & columns[None, :]
 
+    def starts(self, number: Any) -> Any:
+        """First token of the problem that a block's first token belongs to."""
+        return self.code[number * BLOCK] // PROBLEM
+
+    def first_key(self, queries: Any) -> Any:
+        """First block that a block of queries sees."""
+        return self.starts(queries) // BLOCK
+
+    def last_query(self, keys: Any) -> Any:
+        """Last block that sees a block of keys: places of problems never decrease."""
+        count = -(-self.tokens // BLOCK)
+        number = jnp.arange(pl.next_power_of_2(count))
+        codes = triton.load(
+            self.code.at[number * BLOCK], mask=number < count, other=2**31 - 1
+        )
+        return jnp.sum((codes // PROBLEM < (keys + 1) * BLOCK).astype(jnp.int32)) - 1
+
     def factor(self, number: Any, which: int) -> Any:
         """What every query or key is multiplied with."""
         size = self.load(self.sizes[which], number)
-        return size * self.table[FACTOR] if which == Q else size
+        return size * self.numbers[FACTOR] if which == Q else size
 
 
 def tile(
-    rule: Rule, row: Row, numbers: tuple[Any, Any], q: Any, k: Any
+    rule: Rule, row: Row, queries: Any, keys: Any, q: Any, k: Any, by_key: bool = False
 ) -> tuple[Any, Any, Any]:
-    """Logits of a block of queries and one of keys.
+    """Logits of a block of queries and one of keys, [queries keys] or transposed.
 
     Args:
         rule: What is visible.
         row: Where everything is.
-        numbers: Of both blocks.
+        queries: Number of the block of queries.
+        keys: Number of the block of keys.
         q: Queries as they are stored.
         k: Keys as they are stored.
+        by_key: Whether keys come first.
 
     Returns:
         Logits, -1e9 where hidden; their part that is a product; column of the bias.
     """
-    places = [row.load(row.code, number) for number in numbers]
-    index = [number * BLOCK + jnp.arange(BLOCK) for number in numbers]
-    product = triton.dot(q, k.T)
+    of_key, of_query = (lambda x: x[:, None]), (lambda x: x[None, :])
+    if not by_key:
+        of_key, of_query = of_query, of_key
+    product = triton.dot(k, q.T) if by_key else triton.dot(q, k.T)
     if rule.normalise:
-        product *= row.factor(numbers[0], Q)[:, None] * row.factor(numbers[1], K)[None]
+        product *= of_query(row.factor(queries, Q)) * of_key(row.factor(keys, K))
     else:
-        product *= row.table[FACTOR]
-    difference = places[0][:, None] - places[1][None, :]
+        product *= row.numbers[FACTOR]
+    place = row.load(row.code, keys)
+    difference = of_query(row.load(row.code, queries)) - of_key(place)
     column = jnp.clip(difference, -rule.edge, rule.edge) + rule.edge
     learned = jnp.zeros((BLOCK, BLOCK), jnp.float32)
     for number in range(rule.num_biases):
-        learned = jnp.where(column == number, row.table[number], learned)
+        learned = jnp.where(column == number, row.numbers[number], learned)
     logits = product + learned
     if row.bias is not None:
-        chosen, mask = row.pairs(row.bias, *numbers)
-        logits += triton.load(chosen, mask=mask, other=0).astype(jnp.float32)
+        chosen, mask = row.pairs(row.bias, queries, keys)
+        found = triton.load(chosen, mask=mask, other=0).astype(jnp.float32)
+        logits += found.T if by_key else found
+    index = [number * BLOCK + jnp.arange(BLOCK) for number in (queries, keys)]
     distance = jnp.abs(difference)
-    seen = (index[1][None, :] <= index[0][:, None]) & (distance < PROBLEM // 2)
+    seen = (of_key(index[1]) <= of_query(index[0])) & (distance < PROBLEM // 2)
     if rule.window is not None:
-        is_symbol = (places[1] % PROBLEM == 0)[None, :]
-        seen = seen & ((distance <= rule.window) | is_symbol)
+        seen = seen & ((distance <= rule.window) | of_key(place % PROBLEM == 0))
     return jnp.where(seen, logits, MASKED), product, column
 
 
@@ -151,107 +175,137 @@ def make_row(rule: Rule, tokens: int, refs: Sequence[Any]) -> tuple[Row, list[An
     qkv, code, table, *rest = refs
     sizes, rest = (rest[:2], rest[2:]) if rule.normalise else ((), rest)
     bias, *rest = rest if rule.dense else [None, *rest]
-    return Row(tokens, qkv, code, table, sizes, bias), rest
+    used = [*range(rule.num_biases), FACTOR]
+    numbers = {column: table[column] for column in used}
+    return Row(tokens, qkv, code, numbers, sizes, bias), rest
 
 
 def forward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
     """Output of one block of queries, and the logarithm of its softmax's divisor."""
     row, (out, norm) = make_row(rule, tokens, refs)
-    number = pl.program_id(2)
-    q = row.part(number, Q)
 
-    def add(other: Any, carry: Any) -> Any:
-        largest, total, found = carry
-        logits, _, _ = tile(rule, row, (number, other), q, row.part(other, K))
-        new = jnp.maximum(largest, jnp.max(logits, axis=1))
-        weights, shrink = jnp.exp(logits - new[:, None]), jnp.exp(largest - new)
-        values = row.part(other, V)
-        found = found * shrink[:, None] + triton.dot(weights.astype(q.dtype), values)
-        return new, total * shrink + jnp.sum(weights, axis=1), found
+    def block(number: Any) -> None:
+        q = row.part(number, Q)
 
-    # A query sees itself, in the last block: its largest logit is a real one.
-    first = jnp.full((BLOCK,), -jnp.inf), jnp.zeros((BLOCK,))
-    zeros = jnp.zeros((BLOCK, q.shape[1]), jnp.float32)
-    largest, total, found = jax.lax.fori_loop(0, number + 1, add, (*first, zeros))
-    row.store(out, number, found / total[:, None])
-    row.store(norm, number, largest + jnp.log(total))
+        def add(other: Any, carry: Any) -> Any:
+            largest, total, found = carry
+            logits, _, _ = tile(rule, row, number, other, q, row.part(other, K))
+            new = jnp.maximum(largest, jnp.max(logits, axis=1))
+            weights, shrink = jnp.exp(logits - new[:, None]), jnp.exp(largest - new)
+            added = triton.dot(weights.astype(q.dtype), row.part(other, V))
+            total = total * shrink + jnp.sum(weights, axis=1)
+            return new, total, found * shrink[:, None] + added
+
+        # A query sees itself, in the last block: its largest logit is a real one.
+        zeros = jnp.zeros((BLOCK, q.shape[1]), jnp.float32)
+        first = jnp.full((BLOCK,), -jnp.inf), jnp.zeros((BLOCK,)), zeros
+        keys = row.first_key(number), number + 1
+        largest, total, found = jax.lax.fori_loop(*keys, add, first)
+        row.store(out, number, found / total[:, None])
+        row.store(norm, number, largest + jnp.log(total))
+
+    if WHOLE:
+        jax.lax.fori_loop(0, -(-tokens // BLOCK), lambda i, _: block(i), None)
+    else:
+        block(pl.program_id(2))
 
 
 def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
-    """Gradients of one block: as keys and values first, then as queries."""
-    row, rest = make_row(rule, tokens, refs)
-    norm, drift, d_out, d_qkv, d_table, *d_bias = rest
-    number, blocks = pl.program_id(2), -(-tokens // BLOCK)
-    q, k, v = (row.part(number, which) for which in (Q, K, V))
-    width, dtype = q.shape[1], q.dtype
-    zeros = jnp.zeros((BLOCK, width), jnp.float32)
-    nothing = jnp.zeros((BLOCK, BLOCK), jnp.float32)
+    """Gradients of one block: to its keys and values, or to its queries."""
+    row, (norm, drift, d_out, *outputs) = make_row(rule, tokens, refs)
+    d_table, blocks = outputs[1], -(-tokens // BLOCK)
 
-    def gradient(queries: Any, keys: Any, q: Any, k: Any, v: Any) -> Any:
+    def both(queries: Any, keys: Any, q: Any, k: Any, v: Any, by_key: bool) -> Any:
         """Weights of a tile, gradient to its logits, its products and columns."""
-        logits, product, column = tile(rule, row, (queries, keys), q, k)
-        weights = jnp.exp(logits - row.load(norm, queries)[:, None])
+        logits, product, column = tile(rule, row, queries, keys, q, k, by_key)
+        spread = (lambda x: x[None, :]) if by_key else (lambda x: x[:, None])
+        weights = jnp.exp(logits - spread(row.load(norm, queries)))
         d_found = row.load(d_out, queries)
-        d_weights = triton.dot(d_found, v.T) - row.load(drift, queries)[:, None]
-        return weights, weights * d_weights, product, column, d_found
+        d_weights = triton.dot(v, d_found.T) if by_key else triton.dot(d_found, v.T)
+        d_logits = weights * (d_weights - spread(row.load(drift, queries)))
+        return weights, d_logits, product, column, d_found
 
-    def add_query(other: Any, carry: Any) -> Any:
-        d_keys, d_values, along = carry
-        theirs = row.part(other, Q)
-        weights, d_logits, product, _, d_found = gradient(other, number, theirs, k, v)
-        d_values += triton.dot(weights.astype(dtype).T, d_found)
+    def of_keys(number: Any) -> None:
+        k, v = (row.part(number, which) for which in (K, V))
+
+        def add(other: Any, carry: Any) -> Any:
+            d_keys, d_values, along = carry
+            q = row.part(other, Q)
+            weights, d_logits, product, _, d_found = both(other, number, q, k, v, True)
+            d_values += triton.dot(weights.astype(v.dtype), d_found)
+            if rule.normalise:
+                along += jnp.sum(d_logits * product, axis=1)
+                d_logits *= row.factor(other, Q)[None]
+            return d_keys + triton.dot(d_logits.astype(q.dtype), q), d_values, along
+
+        zeros = jnp.zeros(k.shape, jnp.float32)
+        first = zeros, zeros, jnp.zeros((BLOCK,), jnp.float32)
+        queries = number, row.last_query(number) + 1
+        d_keys, d_values, along = jax.lax.fori_loop(*queries, add, first)
         if rule.normalise:
-            along += jnp.sum(d_logits * product, axis=0)
-            d_logits *= row.factor(other, Q)[:, None]
-        return d_keys + triton.dot(d_logits.astype(dtype).T, theirs), d_values, along
+            size = row.load(row.sizes[K], number)
+            along *= size * size / k.shape[1]
+            d_keys = size[:, None] * d_keys - along[:, None] * k
+        else:
+            d_keys *= row.numbers[FACTOR]
+        row.store_part(outputs[0], number, K, d_keys)
+        row.store_part(outputs[0], number, V, d_values)
 
-    none = jnp.zeros((BLOCK,), jnp.float32)
-    first = zeros, zeros, none
-    carry = jax.lax.fori_loop(number, blocks, add_query, first)
-    d_keys, d_values, along = carry
-    if rule.normalise:
-        size = row.load(row.sizes[K], number)
-        d_keys = size[:, None] * d_keys - (along * size * size / width)[:, None] * k
-    else:
-        d_keys *= row.table[FACTOR]
-    row.store_part(d_qkv, number, K, d_keys)
-    row.store_part(d_qkv, number, V, d_values)
+    def of_queries(number: Any) -> None:
+        q, none = row.part(number, Q), jnp.zeros((BLOCK,), jnp.float32)
 
-    def add_key(other: Any, carry: Any) -> Any:
-        d_queries, along, *d_columns = carry
-        theirs, values = row.part(other, K), row.part(other, V)
-        _, d_logits, product, column, _ = gradient(number, other, q, theirs, values)
-        for ref in d_bias:
-            chosen, mask = row.pairs(ref, number, other)
-            triton.store(chosen, d_logits.astype(ref.dtype), mask=mask)
-        # Sums over a tile come last: they make the threads wait for each other.
-        for index in range(rule.num_biases):
-            d_columns[index] += jnp.where(column == index, d_logits, 0.0)
+        def add(other: Any, carry: Any) -> Any:
+            d_queries, along, *d_columns = carry
+            k, v = (row.part(other, which) for which in (K, V))
+            _, d_logits, product, column, _ = both(number, other, q, k, v, False)
+            for ref in outputs[2:]:
+                chosen, mask = row.pairs(ref, number, other)
+                triton.store(chosen, d_logits.astype(ref.dtype), mask=mask)
+            for index in range(rule.num_biases):
+                chosen = jnp.where(column == index, d_logits, 0.0)
+                d_columns[index] += jnp.sum(chosen, axis=1)
+            if rule.normalise:
+                along += jnp.sum(d_logits * product, axis=1)
+                d_logits *= row.factor(other, K)[None]
+            d_queries += triton.dot(d_logits.astype(k.dtype), k)
+            return d_queries, along, *d_columns
+
+        zeros = jnp.zeros(q.shape, jnp.float32)
+        first = zeros, none, *([none] * rule.num_biases)
+        begin = row.first_key(number)
+        found = jax.lax.fori_loop(begin, number + 1, add, first)
+        d_queries, along, *d_columns = found
+        for ref in outputs[2:]:
+
+            def clear(other: Any, _: None, ref: Any = ref) -> None:
+                chosen, mask = row.pairs(ref, number, other)
+                zeros = jnp.zeros((BLOCK, BLOCK), ref.dtype)
+                triton.store(chosen, zeros, mask=mask)
+
+            jax.lax.fori_loop(0, begin, clear, None)
+            jax.lax.fori_loop(number + 1, blocks, clear, None)
+        columns = jnp.arange(COLUMNS)
+        sums = jnp.zeros((COLUMNS,), jnp.float32)
+        for index, column in enumerate(d_columns):
+            sums += jnp.where(columns == index, jnp.sum(column), 0.0)
         if rule.normalise:
-            along += jnp.sum(d_logits * product, axis=1)
-            d_logits *= row.factor(other, K)[None]
-        return d_queries + triton.dot(d_logits.astype(dtype), theirs), along, *d_columns
+            size, factor = row.load(row.sizes[Q], number), row.numbers[FACTOR]
+            sums += jnp.where(columns == FACTOR, jnp.sum(along) / factor, 0.0)
+            d_queries *= (size * factor)[:, None]
+            d_queries -= (along * size * size / q.shape[1])[:, None] * q
+        else:
+            d_queries *= row.numbers[FACTOR]
+        d_table[pl.ds(number, 1)] = sums[None]
+        row.store_part(outputs[0], number, Q, d_queries)
 
-    first = (zeros, none, *([nothing] * rule.num_biases))
-    carry = jax.lax.fori_loop(0, number + 1, add_key, first)
-    d_queries, along, *d_columns = carry
-    for ref in d_bias:
+    if WHOLE:
 
-        def clear(other: Any, _: None, ref: Any = ref) -> None:
-            chosen, mask = row.pairs(ref, number, other)
-            triton.store(chosen, nothing.astype(ref.dtype), mask=mask)
+        def step(i: Any, _: None) -> None:
+            of_keys(i)
+            of_queries(i)
 
-        jax.lax.fori_loop(number + 1, blocks, clear, None)
-    columns = jnp.arange(COLUMNS)
-    found = jnp.zeros((COLUMNS,), jnp.float32)
-    for index, sums in enumerate(d_columns):
-        found += jnp.where(columns == index, jnp.sum(sums), 0.0)
-    if rule.normalise:
-        size, factor = row.load(row.sizes[Q], number), row.table[FACTOR]
-        found += jnp.where(columns == FACTOR, jnp.sum(along) / factor, 0.0)
-        d_queries *= (size * factor)[:, None]
-        d_queries -= (along * size * size / width)[:, None] * q
+        jax.lax.fori_loop(0, blocks, step, None)
     else:
-        d_queries *= row.table[FACTOR]
-    d_table[...] = found
-    row.store_part(d_qkv, number, Q, d_queries)
+        number = pl.program_id(2)
+        pl.when(number < blocks)(lambda: of_keys(number))
+        pl.when(number >= blocks)(lambda: of_queries(number - blocks))

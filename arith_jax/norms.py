@@ -17,8 +17,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-# Numbers a program of the kernels holds at a time; programs of the backward pass.
-HELD, PROGRAMS, WARPS = 4096, 512, 4
+# Numbers a program of the kernels holds at a time, unless a row has more, up to WIDEST;
+# programs of the backward pass; groups of threads of a program.
+WIDEST = 4096
+HELD, PROGRAMS, WARPS = 1024, 1056, 4
 
 
 def standardised(x: Any, eps: float) -> tuple[Any, Any]:
@@ -55,10 +57,15 @@ def forward_kernel(eps: float, rows: int, *refs: Any) -> None:
     triton.store(out, found.astype(out.dtype), mask=mask)
 
 
-def backward_kernel(eps: float, rows: int, held: int, *refs: Any) -> None:
-    """Gradients of every `PROGRAMS`-th block of rows; sums for the parameters."""
-    *inputs, scale, d_out, d_x, d_scale, d_bias = refs
-    blocks, zeros = -(-rows // held), jnp.zeros(scale.shape, jnp.float32)
+def backward_kernel(eps: float, rows: int, held: int, count: int, *refs: Any) -> None:
+    """Gradients of every `PROGRAMS`-th block of rows; sums for the parameters.
+
+    The first `count` references are what was added up; what follows the norm's gradient
+    is added to theirs.
+    """
+    inputs, (scale, d_out, *others) = refs[:count], refs[count:-3]
+    d_x, d_scale, d_bias = refs[-3:]
+    blocks, zeros = -(-rows // held), jnp.zeros((held, *scale.shape), jnp.float32)
     program = pl.program_id(0)
 
     def add(step: Any, sums: Any) -> Any:
@@ -68,16 +75,25 @@ def backward_kernel(eps: float, rows: int, held: int, *refs: Any) -> None:
         d_rows = triton.load(part(d_out), mask=mask, other=0).astype(jnp.float32)
         unit, factor = standardised(x, eps)
         found = gradient_of_standardised(unit, factor, d_rows * scale[...][None])
+        for other in others:
+            found += triton.load(part(other), mask=mask, other=0).astype(jnp.float32)
         triton.store(part(d_x), found.astype(d_x.dtype), mask=mask)
-        return sums[0] + jnp.sum(d_rows * unit, axis=0), sums[1] + jnp.sum(d_rows, 0)
+        return sums[0] + d_rows * unit, sums[1] + d_rows
 
     mine = (blocks - program + pl.num_programs(0) - 1) // pl.num_programs(0)
-    d_scale[...], d_bias[...] = jax.lax.fori_loop(0, mine, add, (zeros, zeros))
+    # Sums over rows come last: they make the threads wait for each other.
+    sums = jax.lax.fori_loop(0, mine, add, (zeros, zeros))
+    d_scale[...], d_bias[...] = (jnp.sum(x, axis=0) for x in sums)
 
 
 def fits(width: int) -> bool:
-    """Whether the kernels take rows of this width: a power of two to `HELD`."""
-    return width & (width - 1) == 0 and 16 <= width <= HELD
+    """Whether the kernels take rows of this width: a power of two."""
+    return width & (width - 1) == 0 and 16 <= width <= WIDEST
+
+
+def rows_held(width: int) -> int:
+    """Rows that a program holds at a time."""
+    return max(HELD // width, 1)
 
 
 def spread(vector: Array, rows: Array) -> Array:
@@ -121,7 +137,7 @@ def layer_norm(
         return (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
     flat = [x.reshape(-1, x.shape[-1]) for x in inputs]
     rows, width = flat[0].shape
-    held = HELD // width
+    held = rows_held(width)
     block = pl.BlockSpec((held, width), lambda i: (i, 0))
     whole = pl.BlockSpec((width,), lambda i: (0,))
     out = kernel_call(
@@ -147,9 +163,23 @@ def forward(
 
 
 def backward(
-    eps: float, dtype: str, in_kernel: bool, kept: Any, d_out: Array
+    eps: float,
+    dtype: str,
+    in_kernel: bool,
+    kept: Any,
+    d_out: Array,
+    d_sum: Array | None = None,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """Gradients of `layer_norm`: the same one for everything that was added up."""
+    """Gradients of `layer_norm`: the same one for everything that was added up.
+
+    Args:
+        eps: As in `layer_norm`.
+        dtype: As in `layer_norm`.
+        in_kernel: As in `layer_norm`.
+        kept: From `forward`.
+        d_out: Gradient to the norm.
+        d_sum: Gradient to the sum from elsewhere, added to that through the norm.
+    """
     del dtype  # of `d_out`
     inputs, scale = kept
     width = scale.shape[0]
@@ -159,26 +189,68 @@ def backward(
         d_x = gradient_of_standardised(unit, factor, d_rows * spread(scale, d_rows))
         axes = tuple(range(d_rows.ndim - 1))
         sums = jnp.sum(d_rows * unit, axes), jnp.sum(d_rows, axes)
-        return (d_x.astype(inputs[0].dtype),) * len(inputs), *sums
-    flat = [x.reshape(-1, width) for x in (*inputs, d_out)]
-    rows, held = flat[0].shape[0], HELD // width
+        d_x = d_x.astype(inputs[0].dtype)
+        return (d_x if d_sum is None else d_x + d_sum,) * len(inputs), *sums
+    others = () if d_sum is None else (d_sum,)
+    before, after = (
+        [x.reshape(-1, width) for x in part] for part in (inputs, (d_out, *others))
+    )
+    rows, held = before[0].shape[0], rows_held(width)
     programs = min(PROGRAMS, -(-rows // held))
     row = pl.BlockSpec((rows, width), lambda i: (0, 0))
+    whole = pl.BlockSpec((width,), lambda i: (0,))
     partial = pl.BlockSpec((None, width), lambda i: (i, 0))
     sums = jax.ShapeDtypeStruct((programs, width), jnp.float32)
     d_x, d_scale, d_bias = kernel_call(
-        functools.partial(backward_kernel, eps, rows, held),
+        functools.partial(backward_kernel, eps, rows, held, len(inputs)),
         programs,
-        in_specs=[
-            *(row for _ in inputs),
-            pl.BlockSpec((width,), lambda i: (0,)),
-            row,
-        ],
+        in_specs=[*(row for _ in before), whole, *(row for _ in after)],
         out_specs=[row, partial, partial],
-        out_shape=[jax.ShapeDtypeStruct(flat[0].shape, flat[0].dtype), sums, sums],
-    )(*flat[:-1], scale, flat[-1])
+        out_shape=[jax.ShapeDtypeStruct(before[0].shape, before[0].dtype), sums, sums],
+    )(*before, scale, *after)
     d_x = d_x.reshape(inputs[0].shape)
     return (d_x,) * len(inputs), jnp.sum(d_scale, axis=0), jnp.sum(d_bias, axis=0)
 
 
 layer_norm.defvjp(forward, backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def beside(
+    x: Float[Array, "*dims d"],
+    scale: Float[Array, " d"],
+    bias: Float[Array, " d"],
+    eps: float,
+    dtype: str,
+    in_kernel: bool,
+) -> tuple[Float[Array, "*dims d"], Float[Array, "*dims d"]]:
+    """An array, and its LayerNorm: for both, the gradient is one operation.
+
+    Args:
+        x: What goes past the norm and through it; the rest as in `layer_norm`.
+        scale: Of the norm.
+        bias: Of the norm.
+        eps: Added to the variance.
+        dtype: Of the norm.
+        in_kernel: Whether a GPU's kernels do it.
+    """
+    return x, layer_norm((x,), scale, bias, eps, dtype, in_kernel)
+
+
+def beside_forward(
+    x: Array, scale: Array, bias: Array, *options: Any
+) -> tuple[tuple[Array, Array], Any]:
+    """Both, and what the backward pass needs."""
+    return beside(x, scale, bias, *options), ((x,), scale)
+
+
+def beside_backward(
+    eps: float, dtype: str, in_kernel: bool, kept: Any, d_both: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
+    """Gradients of `beside`."""
+    d_past, d_out = d_both
+    (d_x,), d_scale, d_bias = backward(eps, dtype, in_kernel, kept, d_out, d_past)
+    return d_x, d_scale, d_bias
+
+
+beside.defvjp(beside_forward, beside_backward)

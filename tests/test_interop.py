@@ -18,6 +18,7 @@ import safetensors.numpy
 from arith_jax import (
     attention,
     fixtures,
+    gate,
     interop,
     layers,
     linear,
@@ -91,11 +92,11 @@ def wrong_eps(monkeypatch):
 
 
 def wrong_gelu(monkeypatch):
-    def gated(in_one, x):
-        u, g = layers.halves(x)
+    def gated(in_kernel, x):
+        u, g = gate.halves(x)
         return jax.nn.gelu(g, approximate=True) * u
 
-    monkeypatch.setattr(layers, "gated", gated)
+    monkeypatch.setattr(gate, "gated", gated)
 
 
 def wrong_gate(monkeypatch):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from arith_jax import linear, norms
-from arith_jax.layers import gated
 
 
 @pytest.mark.parametrize("in_kernel", [False, True])
@@ -40,19 +39,26 @@ def test_kernels_take_rows_of_a_power_of_two():
     ]
 
 
-@pytest.mark.parametrize("in_one", [False, True])
-def test_gate_is_that_of_exact_gelu(in_one):
-    x, weights = (
-        jax.random.normal(jax.random.key(i), (3, 5, 16 // (1 + i))) for i in (0, 1)
-    )
+@pytest.mark.parametrize("in_kernel", [False, True])
+def test_what_goes_past_a_norm_adds_its_gradient(in_kernel, monkeypatch):
+    monkeypatch.setattr(norms, "HELD", 8 * 64)
+    keys = jax.random.split(jax.random.key(0), 5)
+    x, past, through = (jax.random.normal(key, (4, 9, 64)) for key in keys[:3])
+    scale, bias = (jax.random.normal(key, (64,)) for key in keys[3:])
+    options = 1e-6, "float32", in_kernel
 
-    def expected(x):
-        u, g = jnp.split(x, 2, axis=-1)
-        return jnp.sum(jax.nn.gelu(g, approximate=False) * u * weights)
+    def at_once(x, scale, bias):
+        same, norm = norms.beside(x, scale, bias, *options)
+        return jnp.sum(same * past + norm * through)
 
-    own = jax.value_and_grad(lambda x: jnp.sum(gated(in_one, x) * weights))(x)
-    for one, other in zip(own, jax.value_and_grad(expected)(x), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    def apart(x, scale, bias):
+        norm = norms.layer_norm((x,), scale, bias, 1e-6, "float32", False)
+        return jnp.sum(x * past + norm * through)
+
+    found = jax.jit(jax.value_and_grad(at_once, (0, 1, 2)))(x, scale, bias)
+    expected = jax.jit(jax.value_and_grad(apart, (0, 1, 2)))(x, scale, bias)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
 
 
 def test_gradient_of_rows_of_a_table_is_a_scatter_s():
