@@ -29,8 +29,9 @@ STEPS = flags.DEFINE_integer(
     "steps",
     None,
     "Timed steps (train, profile, data) or repetitions (eval, decode); default "
-    + ", ".join(f"{what} {count}" for what, count in WHATS.items()),
-    lower_bound=1,
+    + ", ".join(f"{what} {count}" for what, count in WHATS.items())
+    + "; 0 for eval: only the first pass, with compilation.",
+    lower_bound=0,
 )
 OUT = flags.DEFINE_string(
     "out", None, "File of the numbers; default runs/bench/<config>_<preset>_<what>.json"
@@ -112,13 +113,17 @@ def train_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def eval_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the table of `eval` says."""
-    return [
+    rows = [
         ("parameters", f"{found['num_params']:,}"),
         ("cells, sums", f"{found['cells']:,}, {found['sums']:,}"),
         ("whole grid, first time", f"{found['grid_seconds_with_compilation']:.2f} s"),
-        ("whole grid, compiled", f"{found['grid_seconds']['median']:.2f} s"),
-        ("sums/s, compiled", f"{found['sums_per_second']:,.0f}"),
     ]
+    if "grid_seconds" in found:
+        rows += [
+            ("whole grid, compiled", f"{found['grid_seconds']['median']:.2f} s"),
+            ("sums/s, compiled", f"{found['sums_per_second']:,.0f}"),
+        ]
+    return rows
 
 
 def decode_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -196,7 +201,7 @@ def main(arguments: list[str]) -> None:
     """Measures, prints and writes.
 
     Raises:
-        ValueError: If what to measure is not said, or unknown.
+        ValueError: If what to measure is not said, or unknown, or nothing is timed.
     """
     if len(arguments) != 1 or arguments[0] not in WHATS:
         raise ValueError(
@@ -206,8 +211,10 @@ def main(arguments: list[str]) -> None:
     what = arguments[0]
     if SCALING.value and what != "train":
         raise ValueError(f"--scaling is for train, not for {what}")
+    if STEPS.value == 0 and what != "eval":
+        raise ValueError(f"--steps=0: must be at least 1 for {what}")
     experiment, overrides = command.experiment_of_flags()
-    steps = STEPS.value or WHATS[what]
+    steps = WHATS[what] if STEPS.value is None else STEPS.value
     found = measure(what, experiment, steps, SCALING.value)
     console = runlog.make_console()
     label = f"{experiment.name}:{experiment.preset}, {what}, {runlog.device_name()}"

@@ -22,20 +22,22 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
 from arith_jax.flash_kernels import (
-    BLOCK,
     COLUMNS,
     FACTOR,
     PROBLEM,
-    STAGES,
-    WARPS,
-    WHOLE,
     K,
     Q,
     Rule,
+    Tiling,
     V,
     backward_kernel,
     forward_kernel,
 )
+
+# Rows up to this long are done in small blocks: most of a large one would be hidden.
+SHORT = 128
+# Programs that keep a GPU busy. One for each row and head finds all but once far away.
+MANY = 4096
 
 
 def fits(tokens: int, head_width: int, window: int) -> bool:
@@ -45,22 +47,31 @@ def fits(tokens: int, head_width: int, window: int) -> bool:
     return is_fitting and tokens < PROBLEM // 2 and 2 * window + 3 <= FACTOR
 
 
-def spec(kind: str, rows: int, width: int) -> pl.BlockSpec:
-    """The part of an array that belongs to one program: row, head and block.
+def make_tiling(rows: int, heads: int, tokens: int, is_forward: bool) -> Tiling:
+    """What was fastest on an H200 (docs/experiments.md), for rows of so many tokens."""
+    if is_forward and tokens > SHORT:
+        return Tiling(block=64, warps=4, stages=2)
+    return Tiling(block=16, whole=rows * heads >= MANY)
+
+
+def spec(kind: str, blocks: int, block: int, width: int) -> pl.BlockSpec:
+    """The part of an array that belongs to a program: of one row and head.
 
     Args:
         kind: `qkv` [b t 3 h c], `heads` [b t h c], `sums` [b h t], `codes` [b t],
             `table` [h n], `tables` [b h i n], `pairs` [b h t t] or `shared` [1 h t t].
-        rows: Tokens of a row, rounded up to whole blocks.
+        blocks: Of a row.
+        block: Tokens of one.
         width: Of a head.
     """
+    rows = blocks * block
     specs = {
         "qkv": ((None, rows, 3, None, width), lambda b, h, i: (b, 0, 0, h, 0)),
         "heads": ((None, rows, None, width), lambda b, h, i: (b, 0, h, 0)),
         "sums": ((None, None, rows), lambda b, h, i: (b, h, 0)),
         "codes": ((None, rows), lambda b, h, i: (b, 0)),
         "table": ((None, COLUMNS), lambda b, h, i: (h, 0)),
-        "tables": ((None, None, rows // BLOCK, COLUMNS), lambda b, h, i: (b, h, 0, 0)),
+        "tables": ((None, None, blocks, COLUMNS), lambda b, h, i: (b, h, 0, 0)),
         "pairs": ((None, None, rows, rows), lambda b, h, i: (b, h, 0, 0)),
         "shared": ((None, None, rows, rows), lambda b, h, i: (0, h, 0, 0)),
     }
@@ -73,18 +84,23 @@ def launch(
     inputs: Sequence[tuple[str, Array]],
     outputs: Sequence[tuple[str, jax.ShapeDtypeStruct]],
 ) -> list[Array]:
-    """Runs a kernel for every row, head and block; `qkv` is the first input."""
+    """Runs a kernel for every row and head; `qkv` is the first input."""
     rows, tokens, _, heads, width = inputs[0][1].shape
-    count = -(-tokens // BLOCK)
-    specs = [spec(kind, count * BLOCK, width) for kind, _ in (*inputs, *outputs)]
-    programs = 2 * count if kernel is backward_kernel else count
+    is_forward = kernel is forward_kernel
+    tiling = make_tiling(rows, heads, tokens, is_forward)
+    blocks = -(-tokens // tiling.block)
+    specs = [spec(kind, blocks, tiling.block, width) for kind, _ in (*inputs, *outputs)]
+    # The backward pass does the blocks of keys, then those of queries.
+    programs = 1 if tiling.whole else blocks if is_forward else 2 * blocks
     call = pl.pallas_call(
-        functools.partial(kernel, rule, tokens),
-        grid=(rows, heads, 1 if WHOLE else programs),
+        functools.partial(kernel, rule, tiling, tokens),
+        grid=(rows, heads, programs),
         in_specs=specs[: len(inputs)],
         out_specs=specs[len(inputs) :],
         out_shape=[shape for _, shape in outputs],
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
+        compiler_params=triton.CompilerParams(
+            num_warps=tiling.warps, num_stages=tiling.stages
+        ),
         interpret=jax.default_backend() == "cpu",
         name=kernel.__name__,
     )
@@ -178,7 +194,8 @@ def backward(rule: Rule, kept: Any, d_out: Array) -> tuple[Any, ...]:
     drift = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
     inputs = [*kinds(rule, arrays), ("sums", norm)]
     inputs += [("sums", jnp.moveaxis(drift, 1, 2)), ("heads", d_out)]
-    tables = (b, h, -(-t // BLOCK), COLUMNS)
+    blocks = -(-t // make_tiling(b, h, t, is_forward=False).block)
+    tables = (b, h, blocks, COLUMNS)
     outputs = [
         ("qkv", jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)),
         ("tables", jax.ShapeDtypeStruct(tables, jnp.float32)),

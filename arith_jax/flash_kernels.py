@@ -23,9 +23,22 @@ Q, K, V = range(3)
 PROBLEM = 2**15
 # Learned numbers of a head: biases, then the factor on its logits.
 FACTOR, COLUMNS = 15, 16
-# Tokens of a block; groups of threads that work on a tile; stages of loads in loops;
-# whether one program does all blocks of a row and head.
-BLOCK, WARPS, STAGES, WHOLE = 16, 1, 1, False
+
+
+class Tiling(NamedTuple):
+    """How the work is shared among programs.
+
+    Attributes:
+        block: Tokens of a block.
+        warps: Groups of 32 threads of a program.
+        stages: Blocks that are loaded at a time in a loop.
+        whole: Whether a program does all blocks of its row and head, or one.
+    """
+
+    block: int
+    warps: int = 1
+    stages: int = 1
+    whole: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +63,18 @@ class Rule:
             raise ValueError(f"edge={self.edge}: must be between 0 and {FACTOR // 2}")
 
     @property
-    def num_biases(self) -> int:
-        """Clipped differences of ids, if they have a bias."""
-        return 2 * self.edge + 1 if self.edge else 0
+    def biases(self) -> list[int]:
+        """Columns of the biases that a visible difference of ids can have."""
+        # Of further keys only symbols are seen, whose id is 0: not above the query's.
+        nearest = self.window is not None and self.window < self.edge
+        return list(range(int(nearest), 2 * self.edge + 1)) if self.edge else []
+
+    def has_bias(self, difference: Any, column: int) -> Any:
+        """Where differences of ids, clipped, have the bias of a column."""
+        number = column - self.edge
+        if abs(number) < self.edge:
+            return difference == number
+        return difference >= number if number > 0 else difference <= number
 
 
 class Row(NamedTuple):
@@ -62,6 +84,7 @@ class Row(NamedTuple):
     """
 
     tokens: int
+    block: int
     qkv: Any
     code: Any
     numbers: dict[int, Any]  # of the head's table, those that are used
@@ -70,8 +93,8 @@ class Row(NamedTuple):
 
     def inside(self, number: Any) -> tuple[Any, Any]:
         """Slice of a block, and which of its tokens are inside the row."""
-        first = number * BLOCK
-        return pl.ds(first, BLOCK), first + jnp.arange(BLOCK) < self.tokens
+        first = number * self.block
+        return pl.ds(first, self.block), first + jnp.arange(self.block) < self.tokens
 
     def load(self, ref: Any, number: Any) -> Any:
         """A block of an array: [block] or [block c]."""
@@ -90,12 +113,12 @@ class Row(NamedTuple):
         block, mask = self.inside(number)
         chosen = self.qkv.at[block, pl.ds(which, 1)]
         found = triton.load(chosen, mask=mask[:, None, None], other=0)
-        return found.reshape(BLOCK, -1)
+        return found.reshape(self.block, -1)
 
     def store_part(self, ref: Any, number: Any, which: int, value: Any) -> None:
         """Writes a block of queries, keys or values."""
         block, mask = self.inside(number)
-        value = value.astype(ref.dtype).reshape(BLOCK, 1, -1)
+        value = value.astype(ref.dtype).reshape(self.block, 1, -1)
         triton.store(ref.at[block, pl.ds(which, 1)], value, mask=mask[:, None, None])
 
     def pairs(self, ref: Any, queries: Any, keys: Any) -> tuple[Any, Any]:
@@ -105,20 +128,22 @@ class Row(NamedTuple):
 
     def starts(self, number: Any) -> Any:
         """First token of the problem that a block's first token belongs to."""
-        return self.code[number * BLOCK] // PROBLEM
+        return self.code[number * self.block] // PROBLEM
 
     def first_key(self, queries: Any) -> Any:
         """First block that a block of queries sees."""
-        return self.starts(queries) // BLOCK
+        return self.starts(queries) // self.block
 
     def last_query(self, keys: Any) -> Any:
         """Last block that sees a block of keys: places of problems never decrease."""
-        count = -(-self.tokens // BLOCK)
+        count = -(-self.tokens // self.block)
         number = jnp.arange(pl.next_power_of_2(count))
         codes = triton.load(
-            self.code.at[number * BLOCK], mask=number < count, other=2**31 - 1
+            self.code.at[number * self.block], mask=number < count, other=2**31 - 1
         )
-        return jnp.sum((codes // PROBLEM < (keys + 1) * BLOCK).astype(jnp.int32)) - 1
+        return (
+            jnp.sum((codes // PROBLEM < (keys + 1) * self.block).astype(jnp.int32)) - 1
+        )
 
     def factor(self, number: Any, which: int) -> Any:
         """What every query or key is multiplied with."""
@@ -141,7 +166,7 @@ def tile(
         by_key: Whether keys come first.
 
     Returns:
-        Logits, -1e9 where hidden; their part that is a product; column of the bias.
+        Logits, -1e9 where hidden; their part that is a product; the differences of ids.
     """
     of_key, of_query = (lambda x: x[:, None]), (lambda x: x[None, :])
     if not by_key:
@@ -153,38 +178,40 @@ def tile(
         product *= row.numbers[FACTOR]
     place = row.load(row.code, keys)
     difference = of_query(row.load(row.code, queries)) - of_key(place)
-    column = jnp.clip(difference, -rule.edge, rule.edge) + rule.edge
-    learned = jnp.zeros((BLOCK, BLOCK), jnp.float32)
-    for number in range(rule.num_biases):
-        learned = jnp.where(column == number, row.numbers[number], learned)
+    learned = jnp.zeros(product.shape, jnp.float32)
+    for column in rule.biases:
+        found = rule.has_bias(difference, column)
+        learned = jnp.where(found, row.numbers[column], learned)
     logits = product + learned
     if row.bias is not None:
         chosen, mask = row.pairs(row.bias, queries, keys)
         found = triton.load(chosen, mask=mask, other=0).astype(jnp.float32)
         logits += found.T if by_key else found
-    index = [number * BLOCK + jnp.arange(BLOCK) for number in (queries, keys)]
+    index = [row.block * number + jnp.arange(row.block) for number in (queries, keys)]
     distance = jnp.abs(difference)
     seen = (of_key(index[1]) <= of_query(index[0])) & (distance < PROBLEM // 2)
     if rule.window is not None:
         seen = seen & ((distance <= rule.window) | of_key(place % PROBLEM == 0))
-    return jnp.where(seen, logits, MASKED), product, column
+    return jnp.where(seen, logits, MASKED), product, difference
 
 
-def make_row(rule: Rule, tokens: int, refs: Sequence[Any]) -> tuple[Row, list[Any]]:
+def make_row(
+    rule: Rule, tiling: Tiling, tokens: int, refs: Sequence[Any]
+) -> tuple[Row, list[Any]]:
     """The arrays that both kernels read, and the rest of the references."""
     qkv, code, table, *rest = refs
     sizes, rest = (rest[:2], rest[2:]) if rule.normalise else ((), rest)
     bias, *rest = rest if rule.dense else [None, *rest]
-    used = [*range(rule.num_biases), FACTOR]
-    numbers = {column: table[column] for column in used}
-    return Row(tokens, qkv, code, numbers, sizes, bias), rest
+    numbers = {column: table[column] for column in (*rule.biases, FACTOR)}
+    return Row(tokens, tiling.block, qkv, code, numbers, sizes, bias), rest
 
 
-def forward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
+def forward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
     """Output of one block of queries, and the logarithm of its softmax's divisor."""
-    row, (out, norm) = make_row(rule, tokens, refs)
+    row, (out, norm) = make_row(rule, tiling, tokens, refs)
+    block = tiling.block
 
-    def block(number: Any) -> None:
+    def of_queries(number: Any) -> None:
         q = row.part(number, Q)
 
         def add(other: Any, carry: Any) -> Any:
@@ -197,33 +224,34 @@ def forward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
             return new, total, found * shrink[:, None] + added
 
         # A query sees itself, in the last block: its largest logit is a real one.
-        zeros = jnp.zeros((BLOCK, q.shape[1]), jnp.float32)
-        first = jnp.full((BLOCK,), -jnp.inf), jnp.zeros((BLOCK,)), zeros
+        zeros = jnp.zeros((block, q.shape[1]), jnp.float32)
+        first = jnp.full((block,), -jnp.inf), jnp.zeros((block,)), zeros
         keys = row.first_key(number), number + 1
         largest, total, found = jax.lax.fori_loop(*keys, add, first)
         row.store(out, number, found / total[:, None])
         row.store(norm, number, largest + jnp.log(total))
 
-    if WHOLE:
-        jax.lax.fori_loop(0, -(-tokens // BLOCK), lambda i, _: block(i), None)
+    if tiling.whole:
+        jax.lax.fori_loop(0, -(-tokens // block), lambda i, _: of_queries(i), None)
     else:
-        block(pl.program_id(2))
+        of_queries(pl.program_id(2))
 
 
-def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
+def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
     """Gradients of one block: to its keys and values, or to its queries."""
-    row, (norm, drift, d_out, *outputs) = make_row(rule, tokens, refs)
-    d_table, blocks = outputs[1], -(-tokens // BLOCK)
+    row, (norm, drift, d_out, *outputs) = make_row(rule, tiling, tokens, refs)
+    block, d_table = tiling.block, outputs[1]
+    blocks = -(-tokens // block)
 
     def both(queries: Any, keys: Any, q: Any, k: Any, v: Any, by_key: bool) -> Any:
-        """Weights of a tile, gradient to its logits, its products and columns."""
-        logits, product, column = tile(rule, row, queries, keys, q, k, by_key)
+        """Weights of a tile, gradient to its logits, its products and differences."""
+        logits, product, difference = tile(rule, row, queries, keys, q, k, by_key)
         spread = (lambda x: x[None, :]) if by_key else (lambda x: x[:, None])
         weights = jnp.exp(logits - spread(row.load(norm, queries)))
         d_found = row.load(d_out, queries)
         d_weights = triton.dot(v, d_found.T) if by_key else triton.dot(d_found, v.T)
         d_logits = weights * (d_weights - spread(row.load(drift, queries)))
-        return weights, d_logits, product, column, d_found
+        return weights, d_logits, product, difference, d_found
 
     def of_keys(number: Any) -> None:
         k, v = (row.part(number, which) for which in (K, V))
@@ -239,7 +267,7 @@ def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
             return d_keys + triton.dot(d_logits.astype(q.dtype), q), d_values, along
 
         zeros = jnp.zeros(k.shape, jnp.float32)
-        first = zeros, zeros, jnp.zeros((BLOCK,), jnp.float32)
+        first = zeros, zeros, jnp.zeros((block,), jnp.float32)
         queries = number, row.last_query(number) + 1
         d_keys, d_values, along = jax.lax.fori_loop(*queries, add, first)
         if rule.normalise:
@@ -252,18 +280,18 @@ def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
         row.store_part(outputs[0], number, V, d_values)
 
     def of_queries(number: Any) -> None:
-        q, none = row.part(number, Q), jnp.zeros((BLOCK,), jnp.float32)
+        q, none = row.part(number, Q), jnp.zeros((block,), jnp.float32)
 
         def add(other: Any, carry: Any) -> Any:
             d_queries, along, *d_columns = carry
             k, v = (row.part(other, which) for which in (K, V))
-            _, d_logits, product, column, _ = both(number, other, q, k, v, False)
+            _, d_logits, product, difference, _ = both(number, other, q, k, v, False)
             for ref in outputs[2:]:
                 chosen, mask = row.pairs(ref, number, other)
                 triton.store(chosen, d_logits.astype(ref.dtype), mask=mask)
-            for index in range(rule.num_biases):
-                chosen = jnp.where(column == index, d_logits, 0.0)
-                d_columns[index] += jnp.sum(chosen, axis=1)
+            for index, column in enumerate(rule.biases):
+                found = rule.has_bias(difference, column)
+                d_columns[index] += jnp.sum(jnp.where(found, d_logits, 0.0), axis=1)
             if rule.normalise:
                 along += jnp.sum(d_logits * product, axis=1)
                 d_logits *= row.factor(other, K)[None]
@@ -271,7 +299,7 @@ def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
             return d_queries, along, *d_columns
 
         zeros = jnp.zeros(q.shape, jnp.float32)
-        first = zeros, none, *([none] * rule.num_biases)
+        first = zeros, none, *(none for _ in rule.biases)
         begin = row.first_key(number)
         found = jax.lax.fori_loop(begin, number + 1, add, first)
         d_queries, along, *d_columns = found
@@ -279,15 +307,15 @@ def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
 
             def clear(other: Any, _: None, ref: Any = ref) -> None:
                 chosen, mask = row.pairs(ref, number, other)
-                zeros = jnp.zeros((BLOCK, BLOCK), ref.dtype)
+                zeros = jnp.zeros((block, block), ref.dtype)
                 triton.store(chosen, zeros, mask=mask)
 
             jax.lax.fori_loop(0, begin, clear, None)
             jax.lax.fori_loop(number + 1, blocks, clear, None)
         columns = jnp.arange(COLUMNS)
         sums = jnp.zeros((COLUMNS,), jnp.float32)
-        for index, column in enumerate(d_columns):
-            sums += jnp.where(columns == index, jnp.sum(column), 0.0)
+        for column, found in zip(rule.biases, d_columns, strict=True):
+            sums += jnp.where(columns == column, jnp.sum(found), 0.0)
         if rule.normalise:
             size, factor = row.load(row.sizes[Q], number), row.numbers[FACTOR]
             sums += jnp.where(columns == FACTOR, jnp.sum(along) / factor, 0.0)
@@ -298,7 +326,7 @@ def backward_kernel(rule: Rule, tokens: int, *refs: Any) -> None:
         d_table[pl.ds(number, 1)] = sums[None]
         row.store_part(outputs[0], number, Q, d_queries)
 
-    if WHOLE:
+    if tiling.whole:
 
         def step(i: Any, _: None) -> None:
             of_keys(i)

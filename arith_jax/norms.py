@@ -17,10 +17,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-# Numbers a program of the kernels holds at a time, unless a row has more, up to WIDEST;
-# programs of the backward pass; groups of threads of a program.
-WIDEST = 4096
-HELD, PROGRAMS, WARPS = 1024, 1056, 4
+# Numbers that a program of the forward and of the backward pass holds at a time, at
+# least one row; the widest row. One group of threads a program has nobody to wait for.
+HELD, HELD_BACKWARD, WIDEST = 1024, 512, 4096
+PROGRAMS = 2112  # of the backward pass: 16 for each multiprocessor of an H100
 
 
 def standardised(x: Any, eps: float) -> tuple[Any, Any]:
@@ -91,11 +91,6 @@ def fits(width: int) -> bool:
     return width & (width - 1) == 0 and 16 <= width <= WIDEST
 
 
-def rows_held(width: int) -> int:
-    """Rows that a program holds at a time."""
-    return max(HELD // width, 1)
-
-
 def spread(vector: Array, rows: Array) -> Array:
     """The vector with as many axes as the rows, whose last one is its own."""
     return vector.reshape((1,) * (rows.ndim - 1) + vector.shape)
@@ -106,7 +101,7 @@ def kernel_call(kernel: Any, grid: int, **specs: Any) -> Any:
     return pl.pallas_call(
         kernel,
         grid=(grid,),
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=1, num_stages=1),
         interpret=jax.default_backend() == "cpu",
         name=kernel.func.__name__,
         **specs,
@@ -137,7 +132,7 @@ def layer_norm(
         return (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
     flat = [x.reshape(-1, x.shape[-1]) for x in inputs]
     rows, width = flat[0].shape
-    held = rows_held(width)
+    held = max(HELD // width, 1)
     block = pl.BlockSpec((held, width), lambda i: (i, 0))
     whole = pl.BlockSpec((width,), lambda i: (0,))
     out = kernel_call(
@@ -195,7 +190,7 @@ def backward(
     before, after = (
         [x.reshape(-1, width) for x in part] for part in (inputs, (d_out, *others))
     )
-    rows, held = before[0].shape[0], rows_held(width)
+    rows, held = before[0].shape[0], max(HELD_BACKWARD // width, 1)
     programs = min(PROGRAMS, -(-rows // held))
     row = pl.BlockSpec((rows, width), lambda i: (0, 0))
     whole = pl.BlockSpec((width,), lambda i: (0,))

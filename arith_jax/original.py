@@ -138,7 +138,7 @@ def config_of(arch: Mapping[str, Any]) -> ModelConfig:
         key_noise=0.0,
         dtype="float32",
         unroll=False,
-        kernels=False,
+        kernels=True,
     )
 
 

@@ -252,7 +252,8 @@ def train_scaling(experiment: Experiment, steps: int) -> list[dict[str, Any]]:
 def eval_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
     """Seconds of the config's whole grid: the first pass compiles, later ones do not.
 
-    The weights are the initial ones: right or wrong takes the same time.
+    Without `repeats` there are no figures of later ones. The weights are the initial
+    ones: right or wrong takes the same time.
     """
     params = init_params(experiment.model, jax.random.key(experiment.seed))
     config = dataclasses.replace(experiment.eval, diagonal_samples=0, set_samples=0)
@@ -266,15 +267,17 @@ def eval_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
     first = timed(whole_grid)
     warm = [timed(whole_grid) for _ in range(repeats)]
     counts = [count for cells in requests.values() for _, _, count in cells]
-    return {
+    found = {
         "num_params": num_params(params),
         "cells": len(counts),
         "sums": sum(counts),
         "grid_seconds_with_compilation": first,
-        "grid_seconds": spread(warm) | {"raw": warm},
-        "sums_per_second": sum(counts) / statistics.median(warm),
         "peak_memory": peak_memory(),
     }
+    if warm:
+        found["grid_seconds"] = spread(warm) | {"raw": warm}
+        found["sums_per_second"] = sum(counts) / statistics.median(warm)
+    return found
 
 
 def decode_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:

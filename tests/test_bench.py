@@ -185,6 +185,7 @@ def test_command_measures_and_writes(tmp_path):
             "what to measure is 'speed'; allowed: one of train, profile,",
         ),
         (["data", CONFIG, "--scaling"], "--scaling is for train, not for data"),
+        (["data", CONFIG, "--steps=0"], "--steps=0: must be at least 1 for data"),
         (["data", CONFIG, "--config.nosuch=1"], "nosuch"),
     ],
 )
@@ -202,6 +203,7 @@ def test_bad_command_lines_are_explained(arguments, message):
         (["train", "--steps=3"], "without padding"),
         (["train", "--steps=3", "--scaling"], "us / sample / layer"),
         (["eval"], "sums/s, compiled"),
+        (["eval", "--steps=0"], "whole grid, first time"),
         (["decode", "--steps=1"], "100 sums of 100 digits"),
     ],
 )

@@ -97,6 +97,25 @@ def test_output_and_gradients_are_those_of_the_formula(rule):
         np.testing.assert_allclose(own, other, atol=5e-5)
 
 
+@pytest.mark.parametrize(("short", "many"), [(0, 10**6), (128, 1)])
+def test_the_tiling_changes_nothing(short, many, monkeypatch):
+    qkv, start, place, factor, bias, _, d_out = example()
+    rule, table = Rule(EDGE, 2, True), flash.make_table(factor, bias, HEADS)
+
+    def loss(qkv, table):
+        out = flash.attend(rule, qkv, flash.codes(start, place), table)
+        return jnp.sum(out * d_out)
+
+    expected = jax.jit(jax.grad(loss, (0, 1)))(qkv, table)
+    usual = [flash.make_tiling(ROWS, HEADS, TOKENS, way) for way in (True, False)]
+    monkeypatch.setattr(flash, "SHORT", short)
+    monkeypatch.setattr(flash, "MANY", many)
+    assert usual != [flash.make_tiling(ROWS, HEADS, TOKENS, w) for w in (True, False)]
+    found = jax.jit(jax.grad(lambda *args: loss(*args), (0, 1)))(qkv, table)
+    for own, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(own, other, atol=2e-5)
+
+
 def test_a_bias_shared_by_all_rows_gets_the_sum_of_their_gradients():
     qkv, start, place, factor, _, dense, d_out = example()
     rule, table = Rule(0, None, False, True), flash.make_table(factor, None, HEADS)

@@ -12,6 +12,7 @@ from arith_jax import linear, norms
 def test_layer_norm_of_a_sum_is_flax_s(in_kernel, count, monkeypatch):
     # Blocks of 8 rows, of which the last is not whole; 3 programs for 5 blocks.
     monkeypatch.setattr(norms, "HELD", 8 * 64)
+    monkeypatch.setattr(norms, "HELD_BACKWARD", 8 * 64)
     monkeypatch.setattr(norms, "PROGRAMS", 3)
     keys = jax.random.split(jax.random.key(0), 5)
     inputs = tuple(jax.random.normal(key, (4, 9, 64)) + 1 for key in keys[:count])
@@ -42,6 +43,7 @@ def test_kernels_take_rows_of_a_power_of_two():
 @pytest.mark.parametrize("in_kernel", [False, True])
 def test_what_goes_past_a_norm_adds_its_gradient(in_kernel, monkeypatch):
     monkeypatch.setattr(norms, "HELD", 8 * 64)
+    monkeypatch.setattr(norms, "HELD_BACKWARD", 8 * 64)
     keys = jax.random.split(jax.random.key(0), 5)
     x, past, through = (jax.random.normal(key, (4, 9, 64)) for key in keys[:3])
     scale, bias = (jax.random.normal(key, (64,)) for key in keys[3:])

@@ -59,6 +59,8 @@ def test_speed_says_what_was_measured():
     grid = {"grid_seconds_with_compilation": 59.96, "grid_seconds": {"median": 20.0}}
     record = {"what": "eval", "measured": {**grid, "sums": 10**6}}
     assert speed.measured(record) == "60.0 s, 20.0 s compiled (1,000,000 sums)"
+    record["measured"].pop("grid_seconds")
+    assert speed.measured(record) == "60.0 s (1,000,000 sums)"
     lengths = [(20, 0.1), (100, 4.9)]
     lengths = [{"digits": n, "seconds": {"median": s}} for n, s in lengths]
     record = {"what": "decode", "measured": {"lengths": lengths}}

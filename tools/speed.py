@@ -33,9 +33,10 @@ def measured(record: Mapping[str, Any]) -> str:
         peak = " / ".join(f"{100 * share:.0f}%" for share in shares)
         return f"{found['samples_per_second']:,.0f} sums/s, {peak} of the peak"
     if record["what"] == "eval":
-        first = found["grid_seconds_with_compilation"]
-        compiled = found["grid_seconds"]["median"]
-        return f"{first:.1f} s, {compiled:.1f} s compiled ({found['sums']:,} sums)"
+        seconds = f"{found['grid_seconds_with_compilation']:.1f} s"
+        if "grid_seconds" in found:
+            seconds += f", {found['grid_seconds']['median']:.1f} s compiled"
+        return f"{seconds} ({found['sums']:,} sums)"
     longest = max(found["lengths"], key=lambda length: length["digits"])
     return f"{longest['seconds']['median']:.2f} s"
 
