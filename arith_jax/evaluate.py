@@ -160,7 +160,7 @@ def exact_match(
 
     graded: dict[tuple[str, CellRequest], Cell] = {}
     # Programs are compiled side by side, and while others run.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         programs = [(width, pool.submit(compiled, width)) for width in sorted(buckets)]
         for width, program in programs:
             cells = buckets[width]
@@ -169,13 +169,14 @@ def exact_match(
             # Row (k, a, b, i) is example i of a cell; `owner` says of which.
             owner = np.repeat(np.arange(len(cells)), counts)
             named = np.array([(kinds.index(kind), *request) for kind, request in cells])
-            before = np.repeat(np.cumsum(counts) - counts, counts)
-            example = np.arange(len(owner)) - before
+            firsts = np.cumsum(counts) - counts
+            example = np.arange(len(owner)) - np.repeat(firsts, counts)
             rows = np.column_stack([named[owner, :3], example]).astype(np.int32)
             right, digits_right = grade_rows(grade, size, params, rows)
             correct = np.bincount(owner, right, len(cells)).astype(int)
             per_digit = np.zeros((len(cells), digits_right.shape[1]), np.int64)
-            np.add.at(per_digit, owner, digits_right)
+            some = counts > 0
+            per_digit[some] = np.add.reduceat(digits_right, firsts[some], dtype=int)
             for index, (kind, (a, b, total)) in enumerate(cells):
                 tokens = per_digit[index, : task.answer_width(a, b) + 1]
                 cell = Cell(a, b, int(correct[index]), total, tokens.tolist())
