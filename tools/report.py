@@ -62,6 +62,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
             "tasks": tables.tasks_table(results),
             "speed": speed.speed_table(load(RESULTS / "speed")),
         },
+        "docs/paper.md": {"short run": tables.paper_run(results)},
         "docs/length_generalization.md": {
             "records": tables.records_table(results),
             "ablation short": tables.ablation_table(results, "short"),
