@@ -235,7 +235,8 @@ def paper_run(results: Runs) -> str:
     return (
         f"After {run['train_seconds']:.0f} s of one {device(run)} ({run['samples']:,} "
         f"sums, seed 0): {inside} of trained lengths, {share}% OOD ({beyond}), "
-        f"{far} of 110 to 160 digits. By digits of the longer operand: {', '.join(reached)}."
+        f"{far} of 110 to 160 digits. By digits of the longer operand: "
+        f"{', '.join(reached)}."
     )
 
 
