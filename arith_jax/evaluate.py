@@ -4,7 +4,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 import jax
@@ -159,11 +159,13 @@ def exact_match(
         return grader(*key), size
 
     graded: dict[tuple[str, CellRequest], Cell] = {}
-    # Programs are compiled side by side, and while others run.
+    # Programs are compiled side by side, and while others run; the longest rows, which
+    # run the longest, first.
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        programs = [(width, pool.submit(compiled, width)) for width in sorted(buckets)]
-        for width, program in programs:
-            cells = buckets[width]
+        widths = sorted(buckets, reverse=True)
+        programs = {pool.submit(compiled, width): width for width in widths}
+        for program in as_completed(programs):
+            cells = buckets[programs[program]]
             grade, size = program.result()
             counts = np.array([request[2] for _, request in cells])
             # Row (k, a, b, i) is example i of a cell; `owner` says of which.

@@ -85,18 +85,33 @@ def launch(
     outputs: Sequence[tuple[str, jax.ShapeDtypeStruct]],
 ) -> list[Array]:
     """Runs a kernel for every row and head; `qkv` is the first input."""
-    rows, tokens, _, heads, width = inputs[0][1].shape
-    is_forward = kernel is forward_kernel
-    tiling = make_tiling(rows, heads, tokens, is_forward)
+    names, arrays = zip(*inputs, strict=True)
+    rows, tokens, _, heads, _ = arrays[0].shape
+    tiling = make_tiling(rows, heads, tokens, kernel is forward_kernel)
+    return run_kernel(kernel, rule, tiling, names, tuple(outputs), *arrays)
+
+
+@functools.partial(jax.jit, static_argnums=range(5))
+def run_kernel(
+    kernel: Callable[..., None],
+    rule: Rule,
+    tiling: Tiling,
+    names: tuple[str, ...],
+    outputs: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
+    *arrays: Array,
+) -> list[Array]:
+    """A kernel with a tiling: traced once for all layers, which saves seconds."""
+    rows, tokens, _, heads, width = arrays[0].shape
     blocks = -(-tokens // tiling.block)
-    specs = [spec(kind, blocks, tiling.block, width) for kind, _ in (*inputs, *outputs)]
+    kinds = (*names, *(kind for kind, _ in outputs))
+    specs = [spec(kind, blocks, tiling.block, width) for kind in kinds]
     # The backward pass does the blocks of keys, then those of queries.
-    programs = 1 if tiling.whole else blocks if is_forward else 2 * blocks
+    programs = blocks if kernel is forward_kernel else 2 * blocks
     call = pl.pallas_call(
         functools.partial(kernel, rule, tiling, tokens),
-        grid=(rows, heads, programs),
-        in_specs=specs[: len(inputs)],
-        out_specs=specs[len(inputs) :],
+        grid=(rows, heads, 1 if tiling.whole else programs),
+        in_specs=specs[: len(names)],
+        out_specs=specs[len(names) :],
         out_shape=[shape for _, shape in outputs],
         compiler_params=triton.CompilerParams(
             num_warps=tiling.warps, num_stages=tiling.stages
@@ -104,7 +119,7 @@ def launch(
         interpret=jax.default_backend() == "cpu",
         name=kernel.__name__,
     )
-    return list(call(*(array for _, array in inputs)))
+    return list(call(*arrays))
 
 
 def codes(

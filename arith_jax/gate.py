@@ -82,10 +82,19 @@ def fits(width: int) -> bool:
     return width & (width - 1) == 0 and 16 <= width <= HELD
 
 
-def kernel_call(kernel: Any, *arrays: Array, width: int) -> Array:
-    """Runs a kernel on blocks of rows, interpreted on a CPU."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def run_kernel(kernel: Any, held: int, width: int, *arrays: Array) -> Array:
+    """Runs a kernel on blocks of rows, interpreted on a CPU.
+
+    Traced once for all layers, which saves seconds.
+
+    Args:
+        kernel: What to run.
+        held: Rows of a block.
+        width: Of the result.
+        *arrays: What it reads, [rows, ...].
+    """
     rows = arrays[0].shape[0]
-    held = HELD * 2 // arrays[0].shape[1]
     block = lambda width: pl.BlockSpec((held, width), lambda i: (i, 0))
     return pl.pallas_call(
         functools.partial(kernel, rows),
@@ -111,7 +120,7 @@ def gated(in_kernel: bool, x: Float[Array, "*dims m"]) -> Float[Array, "*dims n"
     """
     if in_kernel:
         flat, width = x.reshape(-1, x.shape[-1]), x.shape[-1] // 2
-        found = kernel_call(forward_kernel, flat, width=width)
+        found = run_kernel(forward_kernel, HELD // width, width, flat)
         return found.reshape(*x.shape[:-1], width)
     u, g = halves(x)
     return product(u, g, normal(g)[0]).astype(x.dtype)
@@ -125,8 +134,9 @@ def forward(in_kernel: bool, x: Array) -> tuple[Array, Array]:
 def backward(in_kernel: bool, x: Array, d_out: Array) -> tuple[Array]:
     """Gradient of `gated`."""
     if in_kernel:
-        flat = (y.reshape(-1, y.shape[-1]) for y in (x, d_out))
-        found = kernel_call(backward_kernel, *flat, width=x.shape[-1])
+        flat = [y.reshape(-1, y.shape[-1]) for y in (x, d_out)]
+        held = HELD // d_out.shape[-1]
+        found = run_kernel(backward_kernel, held, x.shape[-1], *flat)
         return (found.reshape(x.shape),)
     u, g = halves(x)
     found = gradients(u, g, normal(g), d_out.astype(jnp.float32))

@@ -3,6 +3,8 @@
 Imports `data`, `model` and `losses`.
 """
 
+import dataclasses
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +22,8 @@ from arith_jax.model_config import ModelConfig
 
 # Shapes of a tree of parameters, hashable.
 Shapes = tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]
+
+tracing = threading.Lock()
 
 
 def devices_mesh() -> Mesh:
@@ -68,6 +72,8 @@ def grader(
         right = ~jnp.take_along_axis(wrong, place, axis=1)
         return losses.correct_rows(logits, batch), right
 
+    # A forward pass gains nothing from unrolled layers, which take longer to compile.
+    model = dataclasses.replace(model, unroll=False)
     mesh, whole, split = devices_mesh(), PartitionSpec(), PartitionSpec("rows")
     placed = NamedSharding(mesh, whole), NamedSharding(mesh, split)
     # The kernels do not say how they could be split: every device runs its own.
@@ -77,7 +83,10 @@ def grader(
     params = jax.tree.unflatten(*shapes)
     rows = jax.ShapeDtypeStruct((batch_size, 4), jnp.int32)
     program = jax.jit(shared, in_shardings=placed, out_shardings=placed[1])
-    return program.lower(params, rows).compile()
+    # One thread can trace at a time, in any case: in turn, the first is done sooner.
+    with tracing:
+        lowered = program.lower(params, rows)
+    return lowered.compile()
 
 
 def grade_rows(

@@ -63,7 +63,8 @@ class Transformer(nn.Module):
             emb = emb + self.abacus(context.table_row)
         if "learned" in self.config.positions:
             emb = emb + self.learned(context.query)
-        return self.embed_norm(emb)
+        # Half the memory traffic, and the norm's output is in that dtype anyway.
+        return self.embed_norm(emb.astype(self.config.dtype))
 
     def core(
         self,
@@ -102,10 +103,13 @@ class Transformer(nn.Module):
         A scan, unrolled or not, keeps what the backward pass needs of all layers in one
         array, and all caches in another: what is written there is copied in and out.
         """
-        stacked, written = self.variables["params"]["layers"], []
-        layer = Layer(self.config, parent=None)
+        leaves, tree = jax.tree.flatten(self.variables["params"]["layers"])
+        # Put together again by one concatenation of gradients, where indexing would add
+        # up as many arrays of zeros but for one layer.
+        parts = [jax.lax.split(leaf, (1,) * self.config.layers) for leaf in leaves]
+        layer, written = Layer(self.config, parent=None), []
         for index in range(self.config.layers):
-            weights = jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+            weights = jax.tree.unflatten(tree, [part[index][0] for part in parts])
             rngs = {"noise": self.make_rng("noise")} if self.has_rng("noise") else {}
             cache = caches[index] if caches else None
             state, cache = layer.apply(

@@ -9,6 +9,7 @@ Source:
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -108,6 +109,63 @@ def kernel_call(kernel: Any, grid: int, **specs: Any) -> Any:
     )
 
 
+# Both are traced once for all layers, which saves seconds.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def run_forward(
+    eps: float,
+    dtype: str,
+    held: int,
+    inputs: tuple[Float[Array, "n d"], ...],
+    scale: Float[Array, " d"],
+    bias: Float[Array, " d"],
+) -> Float[Array, "n d"]:
+    """The norm of a sum of rows, `held` rows at a time."""
+    rows, width = inputs[0].shape
+    block = pl.BlockSpec((held, width), lambda i: (i, 0))
+    whole = pl.BlockSpec((width,), lambda i: (0,))
+    return kernel_call(
+        functools.partial(forward_kernel, eps, rows),
+        -(-rows // held),
+        in_specs=[*(block for _ in inputs), whole, whole],
+        out_specs=block,
+        out_shape=jax.ShapeDtypeStruct((rows, width), dtype),
+    )(*inputs, scale, bias)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def run_backward(
+    eps: float,
+    held: int,
+    programs: int,
+    inputs: tuple[Float[Array, "n d"], ...],
+    scale: Float[Array, " d"],
+    d_outs: tuple[Float[Array, "n d"], ...],
+) -> tuple[Float[Array, "n d"], Float[Array, " d"], Float[Array, " d"]]:
+    """Gradients to the sum, the scale and the bias, `held` rows a program at a time.
+
+    `d_outs` are those to the norm and, if it has one from elsewhere, to the sum.
+    """
+    rows, width = inputs[0].shape
+    programs = min(programs, -(-rows // held))
+    row = pl.BlockSpec((rows, width), lambda i: (0, 0))
+    whole = pl.BlockSpec((width,), lambda i: (0,))
+    partial = pl.BlockSpec((None, width), lambda i: (i, 0))
+    sums = jax.ShapeDtypeStruct((programs, width), jnp.float32)
+    d_x, d_scale, d_bias = kernel_call(
+        functools.partial(backward_kernel, eps, rows, held, len(inputs)),
+        programs,
+        in_specs=[*(row for _ in inputs), whole, *(row for _ in d_outs)],
+        out_specs=[row, partial, partial],
+        out_shape=[jax.ShapeDtypeStruct(inputs[0].shape, inputs[0].dtype), sums, sums],
+    )(*inputs, scale, *d_outs)
+    return d_x, jnp.sum(d_scale, axis=0), jnp.sum(d_bias, axis=0)
+
+
+def flat(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    """Arrays as rows."""
+    return tuple(x.reshape(-1, x.shape[-1]) for x in arrays)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def layer_norm(
     inputs: tuple[Float[Array, "*dims d"], ...],
@@ -130,18 +188,8 @@ def layer_norm(
     if not in_kernel:
         unit, _ = standardised(sum(inputs[1:], inputs[0]), eps)
         return (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
-    flat = [x.reshape(-1, x.shape[-1]) for x in inputs]
-    rows, width = flat[0].shape
-    held = max(HELD // width, 1)
-    block = pl.BlockSpec((held, width), lambda i: (i, 0))
-    whole = pl.BlockSpec((width,), lambda i: (0,))
-    out = kernel_call(
-        functools.partial(forward_kernel, eps, rows),
-        -(-rows // held),
-        in_specs=[*(block for _ in flat), whole, whole],
-        out_specs=block,
-        out_shape=jax.ShapeDtypeStruct((rows, width), dtype),
-    )(*flat, scale, bias)
+    held = max(HELD // inputs[0].shape[-1], 1)
+    out = run_forward(eps, dtype, held, flat(inputs), scale, bias)
     return out.reshape(inputs[0].shape)
 
 
@@ -177,7 +225,6 @@ def backward(
     """
     del dtype  # of `d_out`
     inputs, scale = kept
-    width = scale.shape[0]
     if not in_kernel:
         unit, factor = standardised(sum(inputs[1:], inputs[0]), eps)
         d_rows = d_out.astype(jnp.float32)
@@ -186,25 +233,11 @@ def backward(
         sums = jnp.sum(d_rows * unit, axes), jnp.sum(d_rows, axes)
         d_x = d_x.astype(inputs[0].dtype)
         return (d_x if d_sum is None else d_x + d_sum,) * len(inputs), *sums
-    others = () if d_sum is None else (d_sum,)
-    before, after = (
-        [x.reshape(-1, width) for x in part] for part in (inputs, (d_out, *others))
-    )
-    rows, held = before[0].shape[0], max(HELD_BACKWARD // width, 1)
-    programs = min(PROGRAMS, -(-rows // held))
-    row = pl.BlockSpec((rows, width), lambda i: (0, 0))
-    whole = pl.BlockSpec((width,), lambda i: (0,))
-    partial = pl.BlockSpec((None, width), lambda i: (i, 0))
-    sums = jax.ShapeDtypeStruct((programs, width), jnp.float32)
-    d_x, d_scale, d_bias = kernel_call(
-        functools.partial(backward_kernel, eps, rows, held, len(inputs)),
-        programs,
-        in_specs=[*(row for _ in before), whole, *(row for _ in after)],
-        out_specs=[row, partial, partial],
-        out_shape=[jax.ShapeDtypeStruct(before[0].shape, before[0].dtype), sums, sums],
-    )(*before, scale, *after)
+    held = max(HELD_BACKWARD // inputs[0].shape[-1], 1)
+    d_outs = flat((d_out,) if d_sum is None else (d_out, d_sum))
+    d_x, *sums = run_backward(eps, held, PROGRAMS, flat(inputs), scale, d_outs)
     d_x = d_x.reshape(inputs[0].shape)
-    return (d_x,) * len(inputs), jnp.sum(d_scale, axis=0), jnp.sum(d_bias, axis=0)
+    return (d_x,) * len(inputs), sums[0], sums[1]
 
 
 layer_norm.defvjp(forward, backward)

@@ -102,8 +102,6 @@ def set_recipe(c: ConfigDict) -> None:
     c.optim.ema_decay = 0.0
     c.optim.batch_size, c.optim.micro_batch_size = 8192, 512
     c.optim.ramp_until = 0.6
-    # Wide models compute for longer than they compile: closer buckets.
-    c.eval.buckets = (*range(32, 321, 32), 640, 1536, 3072)
 
 
 def has_relative(c: ConfigDict) -> bool:
