@@ -1,9 +1,9 @@
 """The kernels of `flash`: one program for each row, head and block of tokens.
 
 Written with Pallas for Triton. What makes them fast, besides never storing a logit: a
-tile is compared by one integer a token; sums over a tile, for which all its threads
-wait, are left to the end; loops, not copies of their bodies, keep registers free.
-Imports nothing of the package.
+tile is compared by one integer a token; blocks of another problem are skipped; small
+tiles have few hidden pairs, and one group of threads, which waits for no other; loops,
+not copies of their bodies, keep registers free. Imports nothing of the package.
 """
 
 import dataclasses
@@ -126,24 +126,18 @@ class Row(NamedTuple):
         (first, rows), (second, columns) = map(self.inside, (queries, keys))
         return ref.at[first, second], rows[:, None] & columns[None, :]
 
-    def starts(self, number: Any) -> Any:
-        """First token of the problem that a block's first token belongs to."""
-        return self.code[number * self.block] // PROBLEM
-
     def first_key(self, queries: Any) -> Any:
-        """First block that a block of queries sees."""
-        return self.starts(queries) // self.block
+        """First block that a block of queries sees: that of its first one's problem."""
+        return self.code[queries * self.block] // PROBLEM // self.block
 
     def last_query(self, keys: Any) -> Any:
         """Last block that sees a block of keys: places of problems never decrease."""
         count = -(-self.tokens // self.block)
         number = jnp.arange(pl.next_power_of_2(count))
-        codes = triton.load(
-            self.code.at[number * self.block], mask=number < count, other=2**31 - 1
-        )
-        return (
-            jnp.sum((codes // PROBLEM < (keys + 1) * self.block).astype(jnp.int32)) - 1
-        )
+        firsts, mask = self.code.at[number * self.block], number < count
+        starts = triton.load(firsts, mask=mask, other=2**31 - 1) // PROBLEM
+        is_seeing = starts < (keys + 1) * self.block
+        return jnp.sum(is_seeing.astype(jnp.int32)) - 1
 
     def factor(self, number: Any, which: int) -> Any:
         """What every query or key is multiplied with."""
