@@ -133,6 +133,11 @@ def test_a_bias_shared_by_all_rows_gets_the_sum_of_their_gradients():
 def test_no_more_biases_than_columns():
     with pytest.raises(ValueError, match=r"edge=8: must be between 0 and 7"):
         Rule(edge=8, window=None, normalise=False)
+    assert Rule(edge=3, window=None, normalise=False).biases == list(range(7))
+    assert Rule(edge=3, window=3, normalise=False).biases == list(range(7))
+    # Whose id is more than two above the query's is hidden.
+    assert Rule(edge=3, window=2, normalise=False).biases == list(range(1, 7))
+    assert Rule(edge=0, window=2, normalise=False).biases == []
     assert flash.fits(100, 64, 6)
     assert not flash.fits(100, 64, 7)
     assert not flash.fits(100, 24, 2)

@@ -273,23 +273,38 @@ def test_scan_equals_a_python_loop_over_layers(tiny, changes):
                 state, _ = layer.apply({"params": own}, state, emb, context, None)
         return run("readout", state)
 
-    def by_scan(params, unroll):
+    assert_same_gradients(
+        by_loop, lambda p: forward(config, p, batch.ids, batch.positions), params
+    )
+
+
+def assert_same_gradients(one, other, params):
+    """That two functions of the parameters, and the gradients of both, are the same."""
+    (value, gradient), (found, found_gradient) = (
+        jax.jit(jax.value_and_grad(lambda p, f=f: jnp.sum(f(p) ** 2)))(params)
+        for f in (one, other)
+    )
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(
+            x, y, atol=1e-4 * (1 + float(jnp.max(jnp.abs(y))))
+        ),
+        found_gradient,
+        gradient,
+    )
+
+
+def test_unrolled_layers_and_recurrences_are_scanned_ones(tiny):
+    config = dataclasses.replace(looped(tiny), layers=2)
+    params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
+
+    def logits(unroll, params):
         changed = dataclasses.replace(config, unroll=unroll)
         return forward(changed, params, batch.ids, batch.positions)
 
-    loss = lambda p: jnp.sum(by_loop(p) ** 2)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    for unroll in (False, True) if not changes else (False,):
-        found = jax.value_and_grad(lambda p, u=unroll: jnp.sum(by_scan(p, u) ** 2))
-        found_value, found_gradient = found(params)
-        np.testing.assert_allclose(found_value, value, rtol=1e-5)
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(
-                x, y, atol=1e-4 * (1 + float(jnp.max(jnp.abs(y))))
-            ),
-            found_gradient,
-            gradient,
-        )
+    assert_same_gradients(
+        *(functools.partial(logits, u) for u in (False, True)), params
+    )
 
 
 def looped(tiny, recurrences=4):
