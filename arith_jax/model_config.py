@@ -1,6 +1,7 @@
 """The shape and rules of a model, checked. Imports constants of `positions`."""
 
 import dataclasses
+import re
 
 import jax
 
@@ -13,6 +14,17 @@ ATTENTION_POSITIONS = (
     "relative_abacus",
     "rotary_abacus",
 )
+# The first generation of NVIDIA GPUs that multiplies bfloat16.
+AMPERE = 8.0
+
+
+def compute_capability() -> float:
+    """Generation of the NVIDIA GPU that JAX runs on; 0 for any other device."""
+    if jax.default_backend() != "gpu":
+        return 0.0
+    found = str(getattr(jax.local_devices()[0], "compute_capability", ""))
+    # That of an AMD GPU is a name.
+    return float(found) if re.fullmatch(r"\d+\.\d+", found) else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +127,9 @@ class ModelConfig:
 
     @property
     def uses_kernels(self) -> bool:
-        """Whether `flash` and `norms` do what they can: on a GPU, in bfloat16."""
-        is_gpu = jax.default_backend() == "gpu"
-        return self.kernels and self.dtype == "bfloat16" and is_gpu
+        """Whether `flash`, `norms` and `gate` do what they can, in bfloat16."""
+        is_half = self.dtype == "bfloat16"
+        return self.kernels and is_half and compute_capability() >= AMPERE
 
     def check_table(self, longest_number: int, max_offset: int) -> None:
         """Raises `ValueError` if a position table, or a level of ids, ends too early.

@@ -70,8 +70,8 @@ def get_config() -> ConfigDict:
     c.model.key_noise = 0.0  # training: logit of each key + U(0, this); for far=bias
     c.model.dtype = "bfloat16"  # of activations; parameters are always float32
     c.model.unroll = True  # layers and recurrences: faster steps, longer compilation
-    c.model.kernels = True  # on a GPU, in bfloat16: attention (one level of ids, not
-    # rotary), norms and gates in kernels; a step takes a third to a half less
+    c.model.kernels = True  # on an NVIDIA GPU (Ampere or later), in bfloat16: attention
+    # (one level of ids, not rotary), norms and gates in kernels; steps a third shorter
 
     c.optim = ConfigDict()
     c.optim.optimizer = "muon"  # matrices of the layers by Muon, the rest by AdamW

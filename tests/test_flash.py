@@ -1,12 +1,13 @@
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, flash, losses, train
+from arith_jax import data, flash, losses, model_config, train
 from arith_jax.experiment import Experiment
 from arith_jax.flash_kernels import Rule
 from arith_jax.model import init_params
@@ -225,14 +226,19 @@ def test_what_the_kernels_cannot_do_is_done_without(changes, monkeypatch):
     assert jax.eval_shape(loss, params).shape == ()
 
 
-def test_kernels_are_for_bfloat16_on_a_gpu(tiny, monkeypatch):
+def test_kernels_are_for_bfloat16_on_a_recent_gpu(tiny, monkeypatch):
     tiny = dataclasses.replace(tiny, kernels=True)
     half = dataclasses.replace(tiny, dtype="bfloat16")
     assert not half.uses_kernels
+    gpu = SimpleNamespace(compute_capability="8.0")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [gpu])
     assert half.uses_kernels
     assert not tiny.uses_kernels
     assert not dataclasses.replace(half, kernels=False).uses_kernels
+    for other in ("7.5", "gfx942"):
+        gpu.compute_capability = other
+        assert not half.uses_kernels
 
 
 @pytest.mark.parametrize("name", ["ours, packed", "fire, packed"])
@@ -244,6 +250,7 @@ def test_the_train_step_can_be_lowered_for_a_gpu(name, monkeypatch):
     make = lambda: train.make_state(model, experiment.optim, 0)
     state = jax.eval_shape(make)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(model_config, "compute_capability", lambda: 9.0)
     step = jax.jit(partial(train.train_step, configs, 1))
     traced = step.trace(state, np.int32(0), np.float32(0), np.int32(0))
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
