@@ -2,7 +2,7 @@
 
 Mask, learned biases and the norm of queries and keys are worked out where they are
 used, from a few numbers a token. The backward pass repeats the forward one, tile by
-tile. On a CPU the kernels are interpreted, which is slow. Imports `flash_kernels`.
+tile. Imports `flash_kernels` and `kernels`.
 
 Source:
     FlashAttention (Dao et al. 2022) for the tiles, the running softmax and the
@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
+from arith_jax import kernels
 from arith_jax.flash_kernels import (
     COLUMNS,
     FACTOR,
@@ -42,9 +42,8 @@ MANY = 4096
 
 def fits(tokens: int, head_width: int, window: int) -> bool:
     """Whether the kernels take rows, heads and a window of biases of these sizes."""
-    is_power = head_width & (head_width - 1) == 0
-    is_fitting = is_power and 16 <= head_width <= 128
-    return is_fitting and tokens < PROBLEM // 2 and 2 * window + 3 <= FACTOR
+    is_narrow = 2 * window + 3 <= FACTOR
+    return kernels.fits(head_width, 128) and tokens < PROBLEM // 2 and is_narrow
 
 
 def make_tiling(rows: int, heads: int, tokens: int, is_forward: bool) -> Tiling:
@@ -78,19 +77,6 @@ def spec(kind: str, blocks: int, block: int, width: int) -> pl.BlockSpec:
     return pl.BlockSpec(*specs[kind])
 
 
-def launch(
-    kernel: Callable[..., None],
-    rule: Rule,
-    inputs: Sequence[tuple[str, Array]],
-    outputs: Sequence[tuple[str, jax.ShapeDtypeStruct]],
-) -> list[Array]:
-    """Runs a kernel for every row and head; `qkv` is the first input."""
-    names, arrays = zip(*inputs, strict=True)
-    rows, tokens, _, heads, _ = arrays[0].shape
-    tiling = make_tiling(rows, heads, tokens, kernel is forward_kernel)
-    return run_kernel(kernel, rule, tiling, names, tuple(outputs), *arrays)
-
-
 @functools.partial(jax.jit, static_argnums=range(5))
 def run_kernel(
     kernel: Callable[..., None],
@@ -100,24 +86,30 @@ def run_kernel(
     outputs: tuple[tuple[str, jax.ShapeDtypeStruct], ...],
     *arrays: Array,
 ) -> list[Array]:
-    """A kernel with a tiling: traced once for all layers, which saves seconds."""
+    """Runs a kernel for every row and head: traced once for all layers.
+
+    Args:
+        kernel: What to run.
+        rule: What is visible.
+        tiling: How the work is shared.
+        names: The `spec` of every array.
+        outputs: The `spec` and the shape of every result.
+        *arrays: `qkv` first.
+    """
     rows, tokens, _, heads, width = arrays[0].shape
     blocks = -(-tokens // tiling.block)
     kinds = (*names, *(kind for kind, _ in outputs))
     specs = [spec(kind, blocks, tiling.block, width) for kind in kinds]
     # The backward pass does the blocks of keys, then those of queries.
     programs = blocks if kernel is forward_kernel else 2 * blocks
-    call = pl.pallas_call(
+    call = kernels.call(
         functools.partial(kernel, rule, tiling, tokens),
-        grid=(rows, heads, 1 if tiling.whole else programs),
+        (rows, heads, 1 if tiling.whole else programs),
+        tiling.warps,
+        tiling.stages,
         in_specs=specs[: len(names)],
         out_specs=specs[len(names) :],
         out_shape=[shape for _, shape in outputs],
-        compiler_params=triton.CompilerParams(
-            num_warps=tiling.warps, num_stages=tiling.stages
-        ),
-        interpret=jax.default_backend() == "cpu",
-        name=kernel.__name__,
     )
     return list(call(*arrays))
 
@@ -154,12 +146,12 @@ def inverse_rms(x: Float[Array, "*dims c"]) -> Float[Array, "*dims"]:
     return jax.lax.rsqrt(jnp.mean(x * x, axis=-1) + 1e-6)
 
 
-def kinds(rule: Rule, arrays: Sequence[Array]) -> list[tuple[str, Array]]:
-    """The arrays that both kernels read, each with its `spec`."""
-    names = ["qkv", "codes", "table", *(["sums"] * 2 * rule.normalise)]
-    if rule.dense:
-        names.append("shared" if arrays[-1].shape[0] == 1 else "pairs")
-    return list(zip(names, arrays, strict=True))
+def kinds(rule: Rule, arrays: Sequence[Array]) -> tuple[str, ...]:
+    """The `spec` of each of the arrays that both kernels read."""
+    names = ("qkv", "codes", "table", *(["sums"] * 2 * rule.normalise))
+    if not rule.dense:
+        return names
+    return (*names, "shared" if arrays[-1].shape[0] == 1 else "pairs")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -193,11 +185,12 @@ def forward(
         arrays += [jnp.moveaxis(sizes[:, :, which], 1, 2) for which in (Q, K)]
     if bias is not None:
         arrays.append(bias)
-    outputs = [
+    outputs = (
         ("heads", jax.ShapeDtypeStruct((b, t, h, c), qkv.dtype)),
         ("sums", jax.ShapeDtypeStruct((b, h, t), jnp.float32)),
-    ]
-    out, norm = launch(forward_kernel, rule, kinds(rule, arrays), outputs)
+    )
+    tiling, names = make_tiling(b, h, t, is_forward=True), kinds(rule, arrays)
+    out, norm = run_kernel(forward_kernel, rule, tiling, names, outputs, *arrays)
     return out, (arrays, out, norm)
 
 
@@ -207,18 +200,19 @@ def backward(rule: Rule, kept: Any, d_out: Array) -> tuple[Any, ...]:
     qkv, code, *_ = arrays
     b, t, _, h, _ = qkv.shape
     drift = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
-    inputs = [*kinds(rule, arrays), ("sums", norm)]
-    inputs += [("sums", jnp.moveaxis(drift, 1, 2)), ("heads", d_out)]
-    blocks = -(-t // make_tiling(b, h, t, is_forward=False).block)
-    tables = (b, h, blocks, COLUMNS)
-    outputs = [
+    inputs = (*arrays, norm, jnp.moveaxis(drift, 1, 2), d_out)
+    names = (*kinds(rule, arrays), "sums", "sums", "heads")
+    tiling = make_tiling(b, h, t, is_forward=False)
+    tables = (b, h, -(-t // tiling.block), COLUMNS)
+    outputs = (
         ("qkv", jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)),
         ("tables", jax.ShapeDtypeStruct(tables, jnp.float32)),
-    ]
+    )
     if rule.dense:
         pairs = jax.ShapeDtypeStruct((b, h, t, t), arrays[-1].dtype)
-        outputs.append(("pairs", pairs))
-    d_qkv, d_tables, *d_bias = launch(backward_kernel, rule, inputs, outputs)
+        outputs += (("pairs", pairs),)
+    found = run_kernel(backward_kernel, rule, tiling, names, outputs, *inputs)
+    d_qkv, d_tables, *d_bias = found
     d_dense = d_bias[0] if d_bias else None
     if d_dense is not None and arrays[-1].shape[0] == 1:
         total = jnp.sum(d_dense.astype(jnp.float32), axis=0, keepdims=True)

@@ -233,9 +233,9 @@ def forward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
 
 def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
     """Gradients of one block: to its keys and values, or to its queries."""
-    row, (norm, drift, d_out, *outputs) = make_row(rule, tiling, tokens, refs)
-    block, d_table = tiling.block, outputs[1]
-    blocks = -(-tokens // block)
+    row, rest = make_row(rule, tiling, tokens, refs)
+    norm, drift, d_out, d_qkv, d_table, *d_bias = rest
+    block, blocks = tiling.block, -(-tokens // tiling.block)
 
     def both(queries: Any, keys: Any, q: Any, k: Any, v: Any, by_key: bool) -> Any:
         """Weights of a tile, gradient to its logits, its products and differences."""
@@ -270,8 +270,8 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
             d_keys = size[:, None] * d_keys - along[:, None] * k
         else:
             d_keys *= row.numbers[FACTOR]
-        row.store_part(outputs[0], number, K, d_keys)
-        row.store_part(outputs[0], number, V, d_values)
+        row.store_part(d_qkv, number, K, d_keys)
+        row.store_part(d_qkv, number, V, d_values)
 
     def of_queries(number: Any) -> None:
         q, none = row.part(number, Q), jnp.zeros((block,), jnp.float32)
@@ -280,7 +280,7 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
             d_queries, along, *d_columns = carry
             k, v = (row.part(other, which) for which in (K, V))
             _, d_logits, product, difference, _ = both(number, other, q, k, v, False)
-            for ref in outputs[2:]:
+            for ref in d_bias:
                 chosen, mask = row.pairs(ref, number, other)
                 triton.store(chosen, d_logits.astype(ref.dtype), mask=mask)
             for index, column in enumerate(rule.biases):
@@ -297,7 +297,7 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
         begin = row.first_key(number)
         found = jax.lax.fori_loop(begin, number + 1, add, first)
         d_queries, along, *d_columns = found
-        for ref in outputs[2:]:
+        for ref in d_bias:
 
             def clear(other: Any, _: None, ref: Any = ref) -> None:
                 chosen, mask = row.pairs(ref, number, other)
@@ -318,7 +318,7 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
         else:
             d_queries *= row.numbers[FACTOR]
         d_table[pl.ds(number, 1)] = sums[None]
-        row.store_part(outputs[0], number, Q, d_queries)
+        row.store_part(d_qkv, number, Q, d_queries)
 
     if tiling.whole:
 

@@ -1,7 +1,7 @@
 """The gate of an MLP, gelu(g) * u, with a gradient that keeps the inputs only.
 
-On a GPU both passes are one kernel each (Pallas for Triton): every number is read once
-and written once. Elsewhere they are plain operations. Imports nothing of the package.
+On a GPU both passes are one kernel each: every number is read once and written once.
+Elsewhere they are plain operations. Imports `kernels`.
 """
 
 import functools
@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
+
+from arith_jax import kernels
 
 # Numbers of one half that a program of the kernels holds; groups of threads of it.
 HELD, WARPS = 2048, 4
@@ -78,15 +80,13 @@ def backward_kernel(rows: int, x: Any, d_out: Any, d_x: Any) -> None:
 
 
 def fits(width: int) -> bool:
-    """Whether the kernels take halves of this width: a power of two to `HELD`."""
-    return width & (width - 1) == 0 and 16 <= width <= HELD
+    """Whether the kernels take halves of this width."""
+    return kernels.fits(width, HELD)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def run_kernel(kernel: Any, held: int, width: int, *arrays: Array) -> Array:
-    """Runs a kernel on blocks of rows, interpreted on a CPU.
-
-    Traced once for all layers, which saves seconds.
+    """Runs a kernel on blocks of rows: traced once for all layers, which saves seconds.
 
     Args:
         kernel: What to run.
@@ -96,15 +96,13 @@ def run_kernel(kernel: Any, held: int, width: int, *arrays: Array) -> Array:
     """
     rows = arrays[0].shape[0]
     block = lambda width: pl.BlockSpec((held, width), lambda i: (i, 0))
-    return pl.pallas_call(
+    return kernels.call(
         functools.partial(kernel, rows),
-        grid=(-(-rows // held),),
+        (-(-rows // held),),
+        WARPS,
         in_specs=[block(array.shape[1]) for array in arrays],
         out_specs=block(width),
         out_shape=jax.ShapeDtypeStruct((rows, width), arrays[0].dtype),
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
-        interpret=jax.default_backend() == "cpu",
-        name=f"gate_{kernel.__name__}",
     )(*arrays)
 
 
@@ -119,8 +117,8 @@ def gated(in_kernel: bool, x: Float[Array, "*dims m"]) -> Float[Array, "*dims n"
         x: Both halves.
     """
     if in_kernel:
-        flat, width = x.reshape(-1, x.shape[-1]), x.shape[-1] // 2
-        found = run_kernel(forward_kernel, HELD // width, width, flat)
+        width = x.shape[-1] // 2
+        found = run_kernel(forward_kernel, HELD // width, width, kernels.as_rows(x))
         return found.reshape(*x.shape[:-1], width)
     u, g = halves(x)
     return product(u, g, normal(g)[0]).astype(x.dtype)
@@ -134,7 +132,7 @@ def forward(in_kernel: bool, x: Array) -> tuple[Array, Array]:
 def backward(in_kernel: bool, x: Array, d_out: Array) -> tuple[Array]:
     """Gradient of `gated`."""
     if in_kernel:
-        flat = [y.reshape(-1, y.shape[-1]) for y in (x, d_out)]
+        flat = map(kernels.as_rows, (x, d_out))
         held = HELD // d_out.shape[-1]
         found = run_kernel(backward_kernel, held, x.shape[-1], *flat)
         return (found.reshape(x.shape),)

@@ -1,7 +1,7 @@
 """LayerNorm of a sum, with a gradient that keeps the inputs only.
 
-On a GPU both passes are one kernel each (Pallas for Triton): every number is read once
-and written once. Elsewhere they are plain operations. Imports nothing of the package.
+On a GPU both passes are one kernel each: every number is read once and written once.
+Elsewhere they are plain operations. Imports `kernels`.
 
 Source:
     Ba et al. 2016; partial sums of the parameters' gradients, one for each program,
@@ -9,7 +9,6 @@ Source:
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,6 +16,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
+
+from arith_jax import kernels
 
 # Numbers that a program of the forward and of the backward pass holds at a time, at
 # least one row; the widest row. One group of threads a program has nobody to wait for.
@@ -88,25 +89,13 @@ def backward_kernel(eps: float, rows: int, held: int, count: int, *refs: Any) ->
 
 
 def fits(width: int) -> bool:
-    """Whether the kernels take rows of this width: a power of two."""
-    return width & (width - 1) == 0 and 16 <= width <= WIDEST
+    """Whether the kernels take rows of this width."""
+    return kernels.fits(width, WIDEST)
 
 
 def spread(vector: Array, rows: Array) -> Array:
     """The vector with as many axes as the rows, whose last one is its own."""
     return vector.reshape((1,) * (rows.ndim - 1) + vector.shape)
-
-
-def kernel_call(kernel: Any, grid: int, **specs: Any) -> Any:
-    """A kernel, interpreted on a CPU."""
-    return pl.pallas_call(
-        kernel,
-        grid=(grid,),
-        compiler_params=triton.CompilerParams(num_warps=1, num_stages=1),
-        interpret=jax.default_backend() == "cpu",
-        name=kernel.func.__name__,
-        **specs,
-    )
 
 
 # Both are traced once for all layers, which saves seconds.
@@ -123,9 +112,9 @@ def run_forward(
     rows, width = inputs[0].shape
     block = pl.BlockSpec((held, width), lambda i: (i, 0))
     whole = pl.BlockSpec((width,), lambda i: (0,))
-    return kernel_call(
+    return kernels.call(
         functools.partial(forward_kernel, eps, rows),
-        -(-rows // held),
+        (-(-rows // held),),
         in_specs=[*(block for _ in inputs), whole, whole],
         out_specs=block,
         out_shape=jax.ShapeDtypeStruct((rows, width), dtype),
@@ -151,19 +140,14 @@ def run_backward(
     whole = pl.BlockSpec((width,), lambda i: (0,))
     partial = pl.BlockSpec((None, width), lambda i: (i, 0))
     sums = jax.ShapeDtypeStruct((programs, width), jnp.float32)
-    d_x, d_scale, d_bias = kernel_call(
+    d_x, d_scale, d_bias = kernels.call(
         functools.partial(backward_kernel, eps, rows, held, len(inputs)),
-        programs,
+        (programs,),
         in_specs=[*(row for _ in inputs), whole, *(row for _ in d_outs)],
         out_specs=[row, partial, partial],
         out_shape=[jax.ShapeDtypeStruct(inputs[0].shape, inputs[0].dtype), sums, sums],
     )(*inputs, scale, *d_outs)
     return d_x, jnp.sum(d_scale, axis=0), jnp.sum(d_bias, axis=0)
-
-
-def flat(arrays: Sequence[Array]) -> tuple[Array, ...]:
-    """Arrays as rows."""
-    return tuple(x.reshape(-1, x.shape[-1]) for x in arrays)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
@@ -189,7 +173,8 @@ def layer_norm(
         unit, _ = standardised(sum(inputs[1:], inputs[0]), eps)
         return (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
     held = max(HELD // inputs[0].shape[-1], 1)
-    out = run_forward(eps, dtype, held, flat(inputs), scale, bias)
+    flat = tuple(map(kernels.as_rows, inputs))
+    out = run_forward(eps, dtype, held, flat, scale, bias)
     return out.reshape(inputs[0].shape)
 
 
@@ -234,10 +219,10 @@ def backward(
         d_x = d_x.astype(inputs[0].dtype)
         return (d_x if d_sum is None else d_x + d_sum,) * len(inputs), *sums
     held = max(HELD_BACKWARD // inputs[0].shape[-1], 1)
-    d_outs = flat((d_out,) if d_sum is None else (d_out, d_sum))
-    d_x, *sums = run_backward(eps, held, PROGRAMS, flat(inputs), scale, d_outs)
-    d_x = d_x.reshape(inputs[0].shape)
-    return (d_x,) * len(inputs), sums[0], sums[1]
+    d_outs = (d_out,) if d_sum is None else (d_out, d_sum)
+    flat, d_outs = (tuple(map(kernels.as_rows, xs)) for xs in (inputs, d_outs))
+    d_x, d_scale, d_bias = run_backward(eps, held, PROGRAMS, flat, scale, d_outs)
+    return (d_x.reshape(inputs[0].shape),) * len(inputs), d_scale, d_bias
 
 
 layer_norm.defvjp(forward, backward)
