@@ -52,7 +52,7 @@ def matmul_peak() -> dict[str, Any]:
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
     repeats = 2 if on_cpu else 20
-    # Random numbers: a GPU whose power is limited multiplies ones a tenth faster.
+    # Random numbers: equal ones take a GPU less power, and so less time.
     left = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(left, left))
