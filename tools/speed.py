@@ -5,8 +5,8 @@ from typing import Any
 
 from tools.tables import device, markdown
 
-# File of `results/speed/` -> what was done, our goal on an H100, and the original's best
-# on one (PyTorch 2.11, fp16, 512 rows of 64 tokens a micro-batch, blocks compiled where
+# File of `results/speed/` -> what was done, our goal on an H100, the original's best on
+# one (PyTorch 2.11, fp16, 512 rows of 64 tokens a micro-batch, blocks compiled where
 # that helps). The time of its grid is reckoned from its rate; it decodes one cell after
 # another.
 LINES = {
