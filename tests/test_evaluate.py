@@ -61,6 +61,21 @@ def test_one_wrong_token_makes_a_row_wrong_at_its_digit(smoke, config, monkeypat
     assert cells["uniform"][1].per_digit_correct == [3, 0, *[3] * 9]
 
 
+def test_cells_without_examples_count_nothing(smoke, config, monkeypatch):
+    cheat(monkeypatch)
+    requests = {"uniform": [(2, 3, 0), (2, 2, 3), (3, 3, 0), (1, 1, 2), (3, 2, 0)]}
+    cells = evaluate.exact_match(smoke.model, smoke.data, config, {}, requests)
+    assert [cell[2:4] for cell in cells["uniform"]] == [
+        (0, 0),
+        (3, 3),
+        (0, 0),
+        (2, 2),
+        (0, 0),
+    ]
+    first_tokens = [cell.per_digit_correct[0] for cell in cells["uniform"]]
+    assert first_tokens == [0, 3, 0, 2, 0]
+
+
 def test_examples_are_the_same_in_every_bucket_and_batch(smoke, config):
     params = jax.jit(init_params, static_argnums=0)(smoke.model, jax.random.key(0))
     other = dataclasses.replace(config, buckets=(64,), token_budget=10**4)
