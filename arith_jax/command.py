@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from ml_collections import config_flags
 
+from arith_jax import memory
 from arith_jax.experiment import Experiment
 
 logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
@@ -47,6 +48,7 @@ def parse(arguments: list[str]) -> list[str]:
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Calls `main` with what is left of the command line; bad input is one line."""
+    memory.keep()
 
     def explained(arguments: list[str]) -> None:
         try:

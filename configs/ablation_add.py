@@ -106,6 +106,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.eval.logit_budget = 2**28
     if c.preset == "cpu":
         base.shrink_addition_to_cpu(c)
+        c.data.pack = False  # that is a row of the table
         c.train.steps = STEPS[budget]
         c.eval.buckets = (320, 3072)
     with c.unlocked():
