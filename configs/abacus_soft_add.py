@@ -3,7 +3,7 @@
 Digits beyond the window share one learned bias. Length-scaled logits keep the attention
 sharp in longer rows, and key noise forces margins; with both, 4,000 steps carry as far
 as the window does (docs/length_generalization.md). The `cpu` preset leaves the noise
-out, which needs longer training, and shows what the window is worth in a minute.
+out, which needs longer training, and shows what the window is worth in half a minute.
 """
 
 from ml_collections import ConfigDict
