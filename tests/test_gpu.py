@@ -1,0 +1,141 @@
+"""The kernels as a GPU runs them; elsewhere the other tests interpret them.
+
+JAX_PLATFORMS=cuda pytest tests/test_gpu.py
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arith_jax import data, losses, model_config
+from arith_jax.experiment import Experiment
+from arith_jax.model import forward, init_params
+from configs import abacus_add
+from configs.paper import addition
+
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() != "gpu" or model_config.compute_capability() < 8,
+    reason="needs an NVIDIA GPU, Ampere or later, and JAX_PLATFORMS=cuda",
+)
+ROWS = 64
+PACKED = {"data.pack": True, "data.width_multiple": 16}
+
+
+class Case(NamedTuple):
+    """A config, what is changed in it, and how many digits rows of evaluation have."""
+
+    module: object
+    argument: str
+    changes: dict
+    digits: int
+
+
+CASES = {
+    "flagship": Case(abacus_add, "gpu", {}, 100),
+    "flagship, packed": Case(abacus_add, "gpu", PACKED, 20),
+    "paper": Case(
+        addition, "arch=16x1,pos=abacus,gpu", PACKED | {"model.layers": 2}, 60
+    ),
+    "paper, FIRE": Case(
+        addition, "arch=16x1,pos=fire,gpu", PACKED | {"model.layers": 2}, 60
+    ),
+    "paper, looped": Case(
+        addition,
+        "arch=1x16,pos=abacus,gpu",
+        PACKED | {"model.recurrences": 4, "model.max_backprop": 2},
+        60,
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def usual_optimizations():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def experiment_of(name):
+    case = CASES[name]
+    config = case.module.get_config(case.argument)
+    with config.unlocked():
+        config.update_from_flattened_dict(case.changes)
+    return Experiment.from_dict(config.to_dict())
+
+
+def models(experiment):
+    """The model in kernels, by plain operations, and in float32."""
+    usual = experiment.model
+    assert usual.uses_kernels
+    plain = dataclasses.replace(usual, kernels=False)
+    return usual, plain, dataclasses.replace(plain, dtype="float32")
+
+
+def size(tree):
+    """Euclidean norm of all numbers of a tree."""
+    leaves = jax.tree.leaves(tree)
+    return sum(np.sum(np.square(np.asarray(x, np.float64))) for x in leaves) ** 0.5
+
+
+def distance(found, right):
+    """Norm of the difference; infinite if a number is not finite."""
+    apart = size(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), found, right))
+    return apart if np.isfinite(apart) else np.inf
+
+
+def parameters(experiment):
+    """Off their initial values, so that no part is silent."""
+    params = init_params(experiment.model, jax.random.key(0))
+    return jax.tree.map(
+        lambda x: x + 0.02 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_kernels_are_as_good_as_by_plain_operations(name):
+    experiment = experiment_of(name)
+    params = parameters(experiment)
+    batch = data.training_batch(experiment.data, jax.random.key(1), 0, ROWS)
+
+    def loss(model, params):
+        frozen = int(model.recurrences > 1)
+        key = jax.random.key(2)
+        return losses.progressive_loss(model, params, batch, key, frozen, 1, 1.0)[0]
+
+    in_kernels, plain, exact = (
+        jax.jit(jax.grad(partial(loss, model)))(params) for model in models(experiment)
+    )
+    assert distance(plain, exact) < 0.1 * size(exact)
+    assert distance(in_kernels, exact) < 1.5 * distance(plain, exact)
+    for own, usual, right in zip(
+        *map(jax.tree.leaves, (in_kernels, plain, exact)), strict=True
+    ):
+        # Some have no gradient but by rounding.
+        allowed = 3 * distance(usual, right) + 1e-4 * size(exact)
+        assert distance(own, right) < allowed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_of_long_rows_are_as_good_as_by_plain_operations(name):
+    experiment, digits = experiment_of(name), CASES[name].digits
+    params, task = parameters(experiment), experiment.data.make_task()
+    cells = np.zeros((ROWS, 4), np.int32)
+    cells[:, 1:3], cells[:, 3] = digits, np.arange(ROWS)
+    width = -(-task.row_width(digits, digits) // 64) * 64
+    batch = data.evaluation_batch(
+        task, jax.random.key(3), jnp.array(cells), (digits, digits), width
+    )
+    read = np.asarray(losses.targets(batch)[1])
+
+    def logits(model):
+        run = jax.jit(partial(forward, model))
+        return np.asarray(run(params, batch.ids, batch.positions))[read]
+
+    in_kernels, plain, exact = map(logits, models(experiment))
+    assert distance(plain, exact) < 0.1 * size(exact)
+    assert distance(in_kernels, exact) < 1.5 * distance(plain, exact)
