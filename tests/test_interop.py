@@ -40,7 +40,9 @@ CASES += ["rope_st", "train_steps"]
 def golden(tmp_path_factory):
     folder = tmp_path_factory.mktemp("golden")
     with tarfile.open(pathlib.Path(__file__).parent / "golden.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11.4 and later know it.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     return folder
 
 
