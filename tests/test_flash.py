@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from arith_jax import data, flash, losses, model_config, train
-from arith_jax.experiment import Experiment
 from arith_jax.flash_kernels import Rule
 from arith_jax.model import init_params
 from arith_jax.model_config import ModelConfig
 from configs import abacus_add
 from configs.paper import addition
+from tests import models
 
 ROWS, TOKENS, HEADS, WIDTH, EDGE = 2, 70, 2, 16, 3
 
@@ -148,14 +148,6 @@ def test_no_more_biases_than_columns():
     assert not flash.fits(2**14, 64, 2)
 
 
-def experiment_of(name):
-    module, argument, changes = EXPERIMENTS[name]
-    config = module.get_config(argument)
-    with config.unlocked():
-        config.update_from_flattened_dict(changes)
-    return Experiment.from_dict(config.to_dict())
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -166,16 +158,12 @@ def experiment_of(name):
     ],
 )
 def test_a_model_in_kernels_has_the_same_loss_and_gradients(name, monkeypatch):
-    experiment = experiment_of(name)
+    experiment = models.experiment_of(*EXPERIMENTS[name])
     model, batch = (
         experiment.model,
         data.training_batch(experiment.data, jax.random.key(1), 0, 8),
     )
-    params = init_params(model, jax.random.key(0))
-    # Off their trivial values, so that no part is silent.
-    params = jax.tree.map(
-        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params
-    )
+    params = models.moved(init_params(model, jax.random.key(0)))
 
     def loss(params):
         return losses.progressive_loss(
@@ -211,7 +199,7 @@ def test_a_model_in_kernels_has_the_same_loss_and_gradients(name, monkeypatch):
     ids=str,
 )
 def test_what_the_kernels_cannot_do_is_done_without(changes, monkeypatch):
-    experiment = experiment_of("ours")
+    experiment = models.experiment_of(*EXPERIMENTS["ours"])
     model = dataclasses.replace(experiment.model, **changes)
     batch = data.training_batch(experiment.data, jax.random.key(1), 0, 2)
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
@@ -244,7 +232,7 @@ def test_kernels_are_for_bfloat16_on_a_recent_gpu(tiny, monkeypatch):
 @pytest.mark.parametrize("name", ["ours, packed", "fire, packed"])
 def test_the_train_step_can_be_lowered_for_a_gpu(name, monkeypatch):
     # Triton knows fewer operations than the interpreter. No GPU is needed for this.
-    experiment = experiment_of(name)
+    experiment = models.experiment_of(*EXPERIMENTS[name])
     model = dataclasses.replace(experiment.model, dtype="bfloat16", kernels=True)
     configs = (model, *experiment.train_configs[1:])
     make = lambda: train.make_state(model, experiment.optim, 0)

@@ -10,6 +10,7 @@ from arith_jax import data, losses, model, packing, vocab
 from arith_jax.banded import Blocks
 from arith_jax.experiment import Experiment
 from configs import abacus_add
+from tests import models
 
 # Together these use every index and id of a context.
 SCHEMES = {
@@ -134,11 +135,7 @@ def test_rows_are_as_wide_as_the_longest_pair(config):
 )
 def test_packed_loss_and_gradients_are_those_of_rows_of_their_own(scheme, tiny, packed):
     cfg = dataclasses.replace(tiny, layers=1, table_size=60, **SCHEMES[scheme])
-    params = model.init_params(cfg, jax.random.key(2))
-    # Scalars that start at zero would hide what they multiply.
-    params = jax.tree.map(
-        lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size).reshape(x.shape)), params
-    )
+    params = models.moved(model.init_params(cfg, jax.random.key(2)))
 
     @jax.jit
     def loss_and_gradients(params, batch):
