@@ -126,6 +126,7 @@ class Attention(nn.Module):
             window=cfg.abacus_window if cfg.abacus_far == "mask" else None,
             normalise=cfg.qk_norm,
             dense=dense is not None,
+            packed=context.problem is not None,
         )
         code = flash.codes(context.problem, context.query_abacus)
         table = flash.make_table(gain * cfg.head_width**-0.5, bias, cfg.heads)

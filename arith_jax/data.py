@@ -39,7 +39,7 @@ class DataConfig:
     max_offset: int
     offset_per: str
     width_multiple: int
-    pack: bool
+    problems_per_row: int
 
     def __post_init__(self):
         self.make_task()
@@ -91,17 +91,24 @@ class DataConfig:
             )
 
     def check_packing(self) -> None:
-        """Raises `ValueError` if the rows cannot be packed."""
+        """Raises `ValueError` if the rows cannot hold so many problems."""
+        count = self.problems_per_row
+        if count < 1 or count & (count - 1):
+            raise ValueError(
+                f"data.problems_per_row={count}: must be a power of two, 1 for rows of "
+                "one problem each"
+            )
         others = ("blanks", "index_hints", "predict_prompt")
         found = [name for name in others if getattr(self, name)]
         if self.position_ids != "abacus":
             found.append("position_ids")
         if not isinstance(self.make_task(), Arithmetic):
             found.append("task")
-        if self.pack and found:
+        if count > 1 and found:
             raise ValueError(
-                f"data.pack=True with data.{found[0]}={getattr(self, found[0])!r}: "
-                "only plain rows of one operation are packed; set data.pack=False"
+                f"data.problems_per_row={count} with data.{found[0]}="
+                f"{getattr(self, found[0])!r}: only plain rows of one operation are "
+                "packed; set data.problems_per_row=1"
             )
 
     def make_task(self) -> Task:
@@ -124,16 +131,12 @@ class DataConfig:
     def width(self) -> int:
         """Tokens of a training row."""
         task = self.make_task()
-        if self.pack and isinstance(task, Arithmetic):
-            width = packing.row_width(task, self.max_digits)
+        if self.problems_per_row > 1 and isinstance(task, Arithmetic):
+            packed = task, self.max_digits, self.problems_per_row
+            _, width = packing.rows_by_width(*packed)
         else:
             width = task.row_width(*self.most)
         return round_up(width, self.width_multiple)
-
-    @property
-    def problems_per_row(self) -> int:
-        """Problems in a training row."""
-        return 2 if self.pack else 1
 
     def longest_position(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell with offset 0."""
@@ -200,7 +203,7 @@ def training_batch(
 ) -> Batch | packing.PackedBatch:
     """The batch of one step: a pure function of key and step.
 
-    With `pack` the `batch_size` problems, an even number, share rows in pairs.
+    With `problems_per_row` the `batch_size` problems share rows.
 
     Source:
         McLeish et al. 2024 stratify a fixed set of 20 M rows over all cells (pairs of
@@ -216,15 +219,17 @@ def training_batch(
     offset = word_below(words[:, 2], config.max_offset + 1)
     if config.offset_per == "batch":
         offset = jnp.broadcast_to(offset[0], (batch_size,))
-    if config.pack and isinstance(task, Arithmetic):
-        key_pairs = jax.random.fold_in(key_shape, 1)
-        cells, kinds = packing.draw_pairs(task, key_pairs, batch_size // 2, most[1])
+    problems = config.problems_per_row
+    if problems > 1 and isinstance(task, Arithmetic):
+        key_lengths, rows = jax.random.fold_in(key_shape, 1), batch_size // problems
+        cells, kinds = packing.draw_lengths(
+            task, key_lengths, rows, config.max_digits, problems
+        )
+        width = task.row_width(*most) + 1
         ids = jax.vmap(
-            lambda k, ab, kind: task.sample(
-                k, ab[0], ab[1], most, config.width + 1, kind
-            )
+            lambda k, ab, kind: task.sample(k, ab[0], ab[1], most, width, kind)
         )(keys, cells, kinds)
-        return packing.join(*as_batch(task, ids, offset))
+        return packing.join(*as_batch(task, ids, offset), problems, config.width)
     cells = jax.vmap(lambda word: task.draw_cell(word, most))(words[:, :2])
     ids = jax.vmap(lambda k, ab: task.sample(k, ab[0], ab[1], most, config.width))(
         keys, cells

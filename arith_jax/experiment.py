@@ -79,13 +79,14 @@ class Experiment:
             )
         if self.optim.micro_batch_size % self.data.problems_per_row:
             raise ValueError(
-                f"optim.micro_batch_size={self.optim.micro_batch_size}: must be even "
-                "with data.pack=True"
+                f"optim.micro_batch_size={self.optim.micro_batch_size}: must be a "
+                f"multiple of data.problems_per_row={self.data.problems_per_row}"
             )
-        if self.data.pack and self.train.loss_reduction == "none":
+        if self.data.problems_per_row > 1 and self.train.loss_reduction == "none":
             raise ValueError(
-                "train.loss_reduction='none' counts the padding that data.pack=True "
-                "leaves out; set one of them otherwise"
+                "train.loss_reduction='none' counts the padding that "
+                f"data.problems_per_row={self.data.problems_per_row} leaves out; set "
+                "data.problems_per_row=1"
             )
         most = self.data.most
         longest = self.eval.longest(task, most)

@@ -34,9 +34,10 @@ from arith_jax.flash_kernels import (
     forward_kernel,
 )
 
-# Rows up to this long are done in small blocks: most of a large one would be hidden.
+# Rows up to this long, and packed ones, are done in small blocks: most of a large one
+# would be hidden.
 SHORT = 128
-# Programs that keep a GPU busy. One for each row and head finds all but once far away.
+# Programs that keep a GPU busy. Fewer find more of what they read nearby.
 MANY = 4096
 
 
@@ -46,11 +47,14 @@ def fits(tokens: int, head_width: int, window: int) -> bool:
     return kernels.fits(head_width, 128) and tokens < PROBLEM // 2 and is_narrow
 
 
-def make_tiling(rows: int, heads: int, tokens: int, is_forward: bool) -> Tiling:
-    """What was fastest on an H200 (docs/experiments.md), for rows of so many tokens."""
-    if is_forward and tokens > SHORT:
-        return Tiling(block=64, warps=4, stages=2)
-    return Tiling(block=16, whole=rows * heads >= MANY)
+def make_tiling(
+    rule: Rule, rows: int, heads: int, tokens: int, is_forward: bool
+) -> Tiling:
+    """What was fastest on a GPU (docs/experiments.md), for rows of so many tokens."""
+    if is_forward and tokens > SHORT and not rule.packed:
+        return Tiling(block=64, warps=4, stages=2, share=3)
+    blocks = -(-tokens // 16)
+    return Tiling(block=16, share=min(max(rows * heads * blocks // MANY, 1), blocks))
 
 
 def spec(kind: str, blocks: int, block: int, width: int) -> pl.BlockSpec:
@@ -100,11 +104,12 @@ def run_kernel(
     blocks = -(-tokens // tiling.block)
     kinds = (*names, *(kind for kind, _ in outputs))
     specs = [spec(kind, blocks, tiling.block, width) for kind in kinds]
-    # The backward pass does the blocks of keys, then those of queries.
-    programs = blocks if kernel is forward_kernel else 2 * blocks
+    programs = tiling.programs(tokens)
+    if kernel is not forward_kernel and tiling.share == 1:
+        programs *= 2  # those of the blocks of keys, then those of queries
     call = kernels.call(
         functools.partial(kernel, rule, tiling, tokens),
-        (rows, heads, 1 if tiling.whole else programs),
+        (rows, heads, programs),
         tiling.warps,
         tiling.stages,
         in_specs=specs[: len(names)],
@@ -189,7 +194,7 @@ def forward(
         ("heads", jax.ShapeDtypeStruct((b, t, h, c), qkv.dtype)),
         ("sums", jax.ShapeDtypeStruct((b, h, t), jnp.float32)),
     )
-    tiling, names = make_tiling(b, h, t, is_forward=True), kinds(rule, arrays)
+    tiling, names = make_tiling(rule, b, h, t, True), kinds(rule, arrays)
     out, norm = run_kernel(forward_kernel, rule, tiling, names, outputs, *arrays)
     return out, (arrays, out, norm)
 
@@ -202,7 +207,7 @@ def backward(rule: Rule, kept: Any, d_out: Array) -> tuple[Any, ...]:
     drift = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
     inputs = (*arrays, norm, jnp.moveaxis(drift, 1, 2), d_out)
     names = (*kinds(rule, arrays), "sums", "sums", "heads")
-    tiling = make_tiling(b, h, t, is_forward=False)
+    tiling = make_tiling(rule, b, h, t, False)
     tables = (b, h, -(-t // tiling.block), COLUMNS)
     outputs = (
         ("qkv", jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)),

@@ -32,13 +32,22 @@ class Tiling(NamedTuple):
         block: Tokens of a block.
         warps: Groups of 32 threads of a program.
         stages: Blocks that are loaded at a time in a loop.
-        whole: Whether a program does all blocks of its row and head, or one.
+        share: Blocks of its row and head that a program does, one after another.
     """
 
     block: int
     warps: int = 1
     stages: int = 1
-    whole: bool = False
+    share: int = 1
+
+    def programs(self, tokens: int) -> int:
+        """Programs of a row and head."""
+        return -(-tokens // (self.block * self.share))
+
+    def own(self, tokens: int) -> tuple[Any, Any]:
+        """First block of this program, and that after its last one."""
+        first = self.share * pl.program_id(2)
+        return first, jnp.minimum(first + self.share, -(-tokens // self.block))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +60,14 @@ class Rule:
         window: Digits whose id differs by more are hidden; None: none is.
         normalise: Whether queries and keys are divided by their root mean square.
         dense: Whether there is a bias for every pair of tokens.
+        packed: Whether rows hold several problems, most of them short.
     """
 
     edge: int
     window: int | None
     normalise: bool
     dense: bool = False
+    packed: bool = False
 
     def __post_init__(self):
         if not 0 <= 2 * self.edge + 1 <= FACTOR:
@@ -225,8 +236,8 @@ def forward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
         row.store(out, number, found / total[:, None])
         row.store(norm, number, largest + jnp.log(total))
 
-    if tiling.whole:
-        jax.lax.fori_loop(0, -(-tokens // block), lambda i, _: of_queries(i), None)
+    if tiling.share > 1:
+        jax.lax.fori_loop(*tiling.own(tokens), lambda i, _: of_queries(i), None)
     else:
         of_queries(pl.program_id(2))
 
@@ -320,13 +331,13 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
         d_table[pl.ds(number, 1)] = sums[None]
         row.store_part(d_qkv, number, Q, d_queries)
 
-    if tiling.whole:
+    if tiling.share > 1:
 
         def step(i: Any, _: None) -> None:
             of_keys(i)
             of_queries(i)
 
-        jax.lax.fori_loop(0, blocks, step, None)
+        jax.lax.fori_loop(*tiling.own(tokens), step, None)
     else:
         number = pl.program_id(2)
         pl.when(number < blocks)(lambda: of_keys(number))

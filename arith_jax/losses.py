@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from arith_jax.data import Batch
 from arith_jax.model import forward
 from arith_jax.model_config import ModelConfig
-from arith_jax.packing import PackedBatch
+from arith_jax.packing import PackedBatch, any_in_problem
 
 
 class Metrics(NamedTuple):
@@ -83,12 +83,11 @@ def correct_rows(
     first wrong token is the same in both.
     """
     labels, mask = targets(batch)
-    right = (jnp.argmax(logits, axis=-1) == labels) | ~mask
+    wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
     if isinstance(batch, PackedBatch):
-        is_first = batch.start == 0
-        right = jnp.concatenate([right | ~is_first, right | is_first])
-        mask = jnp.concatenate([mask & is_first, mask & ~is_first])
-    return jnp.all(right, axis=1) & jnp.any(mask, axis=1)
+        # Something counts in every problem: its `EOS`.
+        return ~any_in_problem(wrong, batch).reshape(-1)
+    return ~jnp.any(wrong, axis=1) & jnp.any(mask, axis=1)
 
 
 def measure(

@@ -144,8 +144,8 @@ def make_context(
     """Context of whole rows: every token is a query and a key.
 
     Raises:
-        ValueError: If rows of two problems, or ids with levels, are to be attended to
-            in blocks.
+        ValueError: If rows of several problems, or ids with levels, are to be attended
+            to in blocks.
     """
     index = jnp.arange(abacus.shape[1])[None, :]
     if levels > 1:
@@ -155,10 +155,7 @@ def make_context(
     if start is not None:
         if blocks is not None:
             raise ValueError("blocks are for evaluation: rows of one problem each")
-        # Each problem has its own offset; other tokens have id 0 with and without.
-        parts = (jnp.where(part, abacus, 0) for part in (start == 0, start > 0))
-        first, second = map(positions.without_offset, parts)
-        place, index = first + second, index - start
+        place, index = positions.without_offset(abacus, start), index - start
         return Context(index, index, place, place, abacus, None, start)
     place = positions.without_offset(abacus)
     band = None if blocks is None else make_band(place, blocks)
@@ -249,7 +246,7 @@ def forward(
         state: State before the first recurrence; default: what the config says.
         blocks: Attend within blocks of this size (`banded.fitting_blocks`), which is
             exact for a window of Abacus ids; static. Default: whole rows.
-        start: `PackedBatch.start`, for rows of two problems. Default: one problem each.
+        start: `PackedBatch.start`, for rows of several problems. Default: one each.
     """
     model = Transformer(config)
     context = make_context(abacus, blocks, start, config.position_levels)

@@ -1,13 +1,15 @@
-"""Two problems in one training row, exactly as if each had a row of its own.
+"""Several problems in one training row, exactly as if each had a row of its own.
 
-Rows of random length are nearly half padding. Here a row holds two problems whose
-lengths add up to almost the same for every row: the pairs of operand lengths are
-sorted by the tokens they take, and the r-th shortest shares a row with the r-th
-longest. If r is uniform, so is each problem's pair of lengths. The shapes stay static,
-and nothing is sorted or searched at run time.
+Rows of random length are nearly half padding. Here a row holds problems whose lengths
+add up to almost the same for every row: the pairs of operand lengths are sorted by the
+tokens they take, and the r-th shortest shares a row with the r-th longest; for four
+problems in a row such rows are sorted and joined in the same way, and so on. If r is
+uniform, so is each problem's pair of lengths. The shapes stay static, and nothing is
+sorted or searched at run time.
 Imports `vocab` and `arithmetic`.
 """
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -22,11 +24,12 @@ from arith_jax.digits import word_below
 
 
 class PackedBatch(NamedTuple):
-    """Rows of two problems each, then `PAD`.
+    """Rows of several problems each, then `PAD`.
 
     A problem is read up to its last answer digit: its `EOS` is a label, never read.
     `mask` is True where the label counts; `start` is the place in the row of the first
-    token of each token's own problem.
+    token of each token's own problem, to whose last one the padding belongs; `lengths`
+    are the tokens read of every problem.
     """
 
     ids: Int[Array, "b t"]
@@ -34,44 +37,56 @@ class PackedBatch(NamedTuple):
     labels: Int[Array, "b t"]
     mask: Bool[Array, "b t"]
     start: Int[Array, "b t"]
+    lengths: Int[Array, "b n"]
 
 
-def cells_by_width(task: Arithmetic, max_digits: int) -> np.ndarray:
-    """All pairs of operand lengths [n 2], from the narrowest row to the widest."""
-    lengths = range(1, max_digits + 1)
-    cells = itertools.product(lengths, lengths)
-    return np.array(sorted(cells, key=lambda cell: (task.row_width(*cell), cell)))
+@functools.cache
+def rows_by_width(
+    task: Arithmetic, max_digits: int, problems: int
+) -> tuple[np.ndarray, int]:
+    """All rows [r problems 2] of operand lengths that are drawn; tokens of the widest.
+
+    Operands of a pair of problems, 2i and 2i + 1, can be made alike in length
+    (`draw_lengths`): the width allows for it.
+
+    Args:
+        task: Says how many tokens a problem takes.
+        max_digits: Of an operand.
+        problems: In a row; a power of two, at least 2.
+    """
+    # No `EOS` is read.
+    tokens = lambda row: sum(task.row_width(*cell) - 1 for cell in row)
+    numbers = range(1, max_digits + 1)
+    cells = itertools.product(numbers, numbers)
+    rows: list[tuple[tuple[int, int], ...]] = [(cell,) for cell in cells]
+    alike = max(tokens([(n, n), (max_digits + 1 - n,) * 2]) for n in numbers)
+    while len(rows[0]) < problems:
+        rows = sorted(rows, key=lambda row: (tokens(row), row))
+        rows = [a + b for a, b in zip(rows, reversed(rows), strict=True)]
+    pairs = range(0, problems, 2)
+    widths = (sum(max(tokens(row[i : i + 2]), alike) for i in pairs) for row in rows)
+    return np.array(rows), max(widths)
 
 
-def row_width(task: Arithmetic, max_digits: int) -> int:
-    """Tokens of the longest row of two problems; neither `EOS` is read."""
-    cells = cells_by_width(task, max_digits).tolist()
-    pairs = list(zip(cells, reversed(cells), strict=True))
-    # Operands made alike in length (`draw_pairs`).
-    equal = [(n, n) for n in range(1, max_digits + 1)]
-    pairs += zip(equal, reversed(equal), strict=True)
-    return max(task.row_width(*a) + task.row_width(*b) - 2 for a, b in pairs)
-
-
-def draw_pairs(
-    task: Arithmetic, key: PRNGKeyArray, rows: int, max_digits: int
+def draw_lengths(
+    task: Arithmetic, key: PRNGKeyArray, rows: int, max_digits: int, problems: int
 ) -> tuple[Int[Array, "n 2"], Int[Array, " n"]]:
-    """Operand lengths and kinds of operands of problems 2i and 2i + 1 of each row i.
+    """Operand lengths and kinds of operands of the problems of rows, one after another.
 
     Each problem by itself has the distribution of unpacked ones: lengths uniform on 1
     to `max_digits`, independent; the task's shares of kinds; operands of one length in
-    half of the `repeats`. Both problems of a row are of one kind.
+    half of the `repeats`. Problems 2i and 2i + 1 are of one kind.
 
     Returns:
         Lengths, and indices into the task's kinds.
     """
-    words = jax.random.bits(key, (rows, 3))
-    cells = jnp.array(cells_by_width(task, max_digits))
-    rank = word_below(words[:, 0], len(cells))
-    lengths = jnp.stack([cells[rank], cells[len(cells) - 1 - rank]], axis=1)
+    words = jax.random.bits(key, (rows * problems // 2, 3))
+    choices, _ = rows_by_width(task, max_digits, problems)
+    rank = word_below(words[:: problems // 2, 0], len(choices))
+    lengths = jnp.array(choices)[rank].reshape(-1, 2, 2)
     shares = {"chains": task.carry_chains, "repeats": task.repeats}
     if not sum(shares.values()):
-        return lengths.reshape(-1, 2), jnp.zeros((2 * rows,), jnp.int32)
+        return lengths.reshape(-1, 2), jnp.zeros((rows * problems,), jnp.int32)
     kinds = list(task.drawn)
     kind = jax.vmap(lambda word: mixed_kind(word, shares, kinds))(words[:, 1])
     alike = (kind == kinds.index("repeats")) & (words[:, 2] % 2 == 0)
@@ -82,25 +97,32 @@ def draw_pairs(
 
 
 def join(
-    ids: Int[Array, "n t"], positions: Int[Array, "n t"], mask: Bool[Array, "n t"]
+    ids: Int[Array, "n t"],
+    positions: Int[Array, "n t"],
+    mask: Bool[Array, "n t"],
+    problems: int,
+    width: int,
 ) -> PackedBatch:
-    """Puts problems 2i and 2i + 1 into row i.
+    """Puts as many problems as wanted, one after another, into each row.
 
     Args:
-        ids: A problem a row, `PAD` after its `EOS`; one token wider than what it
-            becomes, because the last token is a label only.
+        ids: A problem a row, `PAD` after its `EOS`, the last token `PAD` in any case.
         positions: Abacus id of every token.
         mask: True at the tokens that must be predicted.
+        problems: In a row.
+        width: Tokens of a row.
     """
-    length = jnp.argmax(ids == vocab.EOS, axis=1)
-    width = ids.shape[1] - 1
-    place = jnp.broadcast_to(jnp.arange(width)[None], (len(ids) // 2, width))
-    is_first = place < length[::2, None]
-    start = jnp.where(is_first, 0, length[::2, None])
+    longest = ids.shape[1] - 1
+    lengths = jnp.argmax(ids == vocab.EOS, axis=1).reshape(-1, problems)
+    ends = jnp.cumsum(lengths, axis=1)
+    place = jnp.arange(width)[None]
+    own = jnp.sum(place[..., None] >= ends[:, None, :-1], axis=-1)
+    start = jnp.take_along_axis(ends - lengths, own, axis=1)
+    index = own * longest + jnp.minimum(place - start, longest - 1)
 
-    def joined(problems: Array) -> Array:
-        moved = jnp.take_along_axis(problems[1::2], place - start, axis=1)
-        return jnp.where(is_first, problems[::2], moved)
+    def joined(values: Array) -> Array:
+        rows = values.reshape(-1, problems * longest)
+        return jnp.take_along_axis(rows, index, axis=1)
 
     inputs = jnp.where(ids == vocab.EOS, vocab.PAD, ids)[:, :-1]
     return PackedBatch(
@@ -109,4 +131,14 @@ def join(
         joined(ids[:, 1:]),
         joined(mask[:, 1:]),
         start,
+        lengths,
     )
+
+
+def any_in_problem(
+    values: Bool[Array, "b t"], batch: PackedBatch
+) -> Bool[Array, "b n"]:
+    """Whether a value is True at any token of each problem."""
+    first = jnp.cumsum(batch.lengths, axis=1) - batch.lengths
+    own = batch.start[:, None, :] == first[:, :, None]
+    return jnp.any(own & values[:, None, :], axis=2)

@@ -59,14 +59,24 @@ def abacus_positions(
     return jnp.where(is_digit, count - before + shift, 0)
 
 
-def without_offset(abacus: Int[Array, "b t"]) -> Int[Array, "b t"]:
+def without_offset(
+    abacus: Int[Array, "b t"], start: Int[Array, "b t"] | None = None
+) -> Int[Array, "b t"]:
     """Abacus or coupled ids as they are with offset 0: the smallest is 1.
 
     What compares ids needs this: other tokens have id 0, which is next to the first
     digit of a number only if that has id 1.
+
+    Args:
+        abacus: Ids, of one offset in a row.
+        start: `PackedBatch.start`, in rows of several problems, each of which begins
+            with the first digit of a number. Default: there is one problem.
     """
-    largest = jnp.iinfo(abacus.dtype).max
-    first = jnp.min(jnp.where(abacus > 0, abacus, largest), axis=1, keepdims=True)
+    if start is not None:
+        first = jnp.take_along_axis(abacus, start, axis=1)
+    else:
+        largest = jnp.iinfo(abacus.dtype).max
+        first = jnp.min(jnp.where(abacus > 0, abacus, largest), axis=1, keepdims=True)
     return jnp.where(abacus > 0, abacus - first + 1, 0)
 
 

@@ -93,12 +93,11 @@ def problem_lengths(experiment: Experiment, steps: int = 8) -> np.ndarray:
     draw = jax.jit(partial(training_batch, experiment.data), static_argnums=2)
     lengths = []
     for batch in (draw(key, step, size) for step in range(steps)):
-        read = batch.ids != vocab.PAD
         if isinstance(batch, PackedBatch):
-            lengths += [read & (batch.start == 0), read & (batch.start > 0)]
+            lengths.append(batch.lengths.reshape(-1))
         else:
-            lengths.append(read)
-    return np.concatenate([np.sum(read, axis=1) for read in lengths])
+            lengths.append(np.sum(batch.ids != vocab.PAD, axis=1))
+    return np.concatenate(lengths)
 
 
 def useful_flops(experiment: Experiment, lengths: np.ndarray, step: int) -> float:

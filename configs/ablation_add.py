@@ -64,7 +64,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "weight_decay": {"optim.weight_decay": 0.1},
     "uniform_digits": {"data.carry_chains": 0.0, "data.repeats": 0.0},
     "zero_pad": {"data.zero_pad": True},
-    "packed": {"data.pack": True, "data.width_multiple": 16},
+    "packed": {"data.problems_per_row": 2, "data.width_multiple": 16},
     "layers_1": {"model.layers": 1},
     "layers_3": {"model.layers": 3},
     "layers_4": {"model.layers": 4},
@@ -106,7 +106,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.eval.logit_budget = 2**28
     if c.preset == "cpu":
         base.shrink_addition_to_cpu(c)
-        c.data.pack = False  # that is a row of the table
+        c.data.problems_per_row = 1  # that is a row of the table
         c.train.steps = STEPS[budget]
         c.eval.buckets = (320, 3072)
     with c.unlocked():

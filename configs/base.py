@@ -38,8 +38,9 @@ def get_config() -> ConfigDict:
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
-    c.data.pack = False  # two problems a row, whose lengths are complementary: 20-digit
-    # sums take 79 tokens a pair, not 2 x 64; with width_multiple 16, not 64, on a GPU
+    c.data.problems_per_row = 1  # a power of two, whose lengths are complementary: with
+    # 2, 20-digit sums take 79 tokens a pair, not 2 x 64; 8 of them 304; a GPU wants
+    # width_multiple 16 with it, not 64
 
     c.model = ConfigDict()
     c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols; with index
@@ -229,7 +230,7 @@ def shrink_to_cpu(c: ConfigDict) -> None:
 def shrink_addition_to_cpu(c: ConfigDict) -> None:
     """The same for addition: half a minute of training, then 10,000 digits."""
     shrink_to_cpu(c)
-    c.data.pack = True  # steps take three quarters of the time
+    c.data.problems_per_row = 2  # steps take three quarters of the time
     c.data.carry_chains = c.data.repeats = 0.1
     c.eval.diagonal = (160, 1000, 10000)
 

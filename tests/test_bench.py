@@ -18,7 +18,7 @@ from tests.test_launch import CONFIG, launch
 @pytest.fixture(scope="module")
 def packed():
     config = abacus_add.get_config("smoke")
-    config.data.pack = True
+    config.data.problems_per_row = 2
     return Experiment.from_dict(config.to_dict())
 
 

@@ -20,11 +20,15 @@ ROWS, TOKENS, HEADS, WIDTH, EDGE = 2, 70, 2, 16, 3
 # What the model asks of the kernels; packed rows are compared with the plain path.
 EXPERIMENTS = {
     "ours": (abacus_add, "smoke", {}),
-    "ours, packed": (abacus_add, "smoke", {"data.pack": True}),
+    "ours, packed": (abacus_add, "smoke", {"data.problems_per_row": 2}),
     "ours, soft": (abacus_add, "smoke", {"model.abacus_far": "bias"}),
     "paper": (addition, "arch=1x16,pos=abacus,smoke", {}),
     "fire": (addition, "arch=16x1,pos=abacus+fire,smoke", {}),
-    "fire, packed": (addition, "arch=16x1,pos=fire,smoke", {"data.pack": True}),
+    "fire, packed": (
+        addition,
+        "arch=16x1,pos=fire,smoke",
+        {"data.problems_per_row": 2},
+    ),
 }
 
 
@@ -98,7 +102,7 @@ def test_output_and_gradients_are_those_of_the_formula(rule):
         np.testing.assert_allclose(own, other, atol=5e-5)
 
 
-@pytest.mark.parametrize(("short", "many"), [(0, 10**6), (128, 1)])
+@pytest.mark.parametrize(("short", "many"), [(0, 10**6), (128, 1), (128, 10)])
 def test_the_tiling_changes_nothing(short, many, monkeypatch):
     qkv, start, place, factor, bias, _, d_out = example()
     rule, table = Rule(EDGE, 2, True), flash.make_table(factor, bias, HEADS)
@@ -108,10 +112,13 @@ def test_the_tiling_changes_nothing(short, many, monkeypatch):
         return jnp.sum(out * d_out)
 
     expected = jax.jit(jax.grad(loss, (0, 1)))(qkv, table)
-    usual = [flash.make_tiling(ROWS, HEADS, TOKENS, way) for way in (True, False)]
+    tilings = lambda: [
+        flash.make_tiling(rule, ROWS, HEADS, TOKENS, way) for way in (True, False)
+    ]
+    usual = tilings()
     monkeypatch.setattr(flash, "SHORT", short)
     monkeypatch.setattr(flash, "MANY", many)
-    assert usual != [flash.make_tiling(ROWS, HEADS, TOKENS, w) for w in (True, False)]
+    assert usual != tilings()
     found = jax.jit(jax.grad(lambda *args: loss(*args), (0, 1)))(qkv, table)
     for own, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(own, other, atol=2e-5)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -36,27 +37,31 @@ def config(smoke):
         smoke.data,
         max_digits=6,
         max_offset=9,
-        pack=True,
+        problems_per_row=2,
         carry_chains=0.2,
         repeats=0.2,
     )
 
 
-@pytest.fixture(scope="module")
-def packed(config):
+@pytest.fixture(scope="module", params=[2, 4])
+def packed(config, request):
+    config = dataclasses.replace(config, problems_per_row=request.param)
     return batch_of(config, jax.random.key(0), 0, 64)
 
 
 def unpack(packed, width):
     """Rows of one problem each, `EOS` put back, from nothing but ids and starts."""
     packed = jax.device_get(packed)
-    ids = np.zeros((2 * len(packed.ids), width), np.int32)
+    problems = packed.lengths.shape[1]
+    ids = np.zeros((problems * len(packed.ids), width), np.int32)
     positions, mask = np.zeros_like(ids), np.zeros(ids.shape, bool)
     for row in range(len(packed.ids)):
-        second = packed.start[row].max()
-        end = second + np.flatnonzero(packed.ids[row, second:])[-1] + 1
-        for half, (start, stop) in enumerate(((0, second), (second, end))):
-            length, out = stop - start, 2 * row + half
+        end = np.flatnonzero(packed.ids[row])[-1] + 1
+        starts = sorted(set(packed.start[row].tolist()))
+        assert len(starts) == problems
+        for number, (start, stop) in enumerate(itertools.pairwise([*starts, end])):
+            length, out = stop - start, problems * row + number
+            assert length == packed.lengths[row, number]
             ids[out, :length] = packed.ids[row, start:stop]
             ids[out, length] = vocab.EOS
             positions[out, :length] = packed.positions[row, start:stop]
@@ -81,48 +86,55 @@ def test_packed_problems_are_true_and_keep_their_positions(config, packed):
 def test_labels_are_what_follows_in_the_own_problem(packed):
     labels, mask = losses.targets(unpack(packed, 30))
     packed = jax.device_get(packed)
+    problems = packed.lengths.shape[1]
     for row in range(len(packed.ids)):
-        for half in (0, 1):
-            own = (packed.start[row] > 0) == bool(half)
+        for number, start in enumerate(sorted(set(packed.start[row].tolist()))):
+            own, out = packed.start[row] == start, problems * row + number
             counted = packed.labels[row][packed.mask[row] & own]
-            expected = labels[2 * row + half][mask[2 * row + half]]
-            assert counted.tolist() == expected.tolist()
+            assert counted.tolist() == labels[out][mask[out]].tolist()
             assert counted[-1] == vocab.EOS
 
 
-def test_each_problem_alone_has_the_distribution_of_unpacked_ones(config):
+@pytest.mark.parametrize("problems", [2, 8])
+def test_each_problem_alone_has_the_distribution_of_unpacked_ones(config, problems):
     plain = dataclasses.replace(config, carry_chains=0.0, repeats=0.0)
     task = plain.make_task()
-    draw = jax.jit(packing.draw_pairs, static_argnums=(0, 2, 3))
-    lengths, kinds = jax.device_get(draw(task, jax.random.key(1), 12000, 6))
+    draw = jax.jit(packing.draw_lengths, static_argnums=(0, 2, 3, 4))
+    lengths, kinds = jax.device_get(draw(task, jax.random.key(1), 12000, 6, problems))
     assert not np.any(kinds)
-    for half in (lengths[::2], lengths[1::2]):
+    for place in range(problems):
         count = np.zeros((6, 6))
-        np.add.at(count, tuple((half - 1).T), 1)
+        np.add.at(count, tuple((lengths[place::problems] - 1).T), 1)
         assert np.all(np.abs(count / 12000 - 1 / 36) < 0.006)
     mixed = config.make_task()
-    lengths, kinds = jax.device_get(draw(mixed, jax.random.key(1), 12000, 6))
-    for half in (0, 1):
-        a, b = lengths[half::2].T
-        share = [np.mean(kinds[half::2] == kind) for kind in range(6)]
+    lengths, kinds = jax.device_get(draw(mixed, jax.random.key(1), 12000, 6, problems))
+    for place in range(problems):
+        a, b = lengths[place::problems].T
+        kind = kinds[place::problems]
+        share = [np.mean(kind == index) for index in range(6)]
         np.testing.assert_allclose(share, [0.6, 0, 0.2, 0, 0, 0.2], atol=0.015)
-        repeats = kinds[half::2] == 5
+        repeats = kind == 5
         # Half are made alike, a sixth of the others are by chance.
         assert abs(np.mean((a == b)[repeats]) - (1 / 2 + 1 / 12)) < 0.04
         assert abs(np.mean((a == b)[~repeats]) - 1 / 6) < 0.02
         assert np.all(np.abs(np.bincount(a, minlength=7)[1:] / 12000 - 1 / 6) < 0.015)
 
 
-def test_rows_are_as_wide_as_the_longest_pair(config):
+@pytest.mark.parametrize(
+    ("problems", "most", "rounded"), [(2, 79, 80), (4, 153, 160), (8, 304, 304)]
+)
+def test_rows_are_as_wide_as_the_longest(config, problems, most, rounded):
+    wide = dataclasses.replace(
+        config, max_digits=20, width_multiple=16, problems_per_row=problems
+    )
+    assert wide.width == rounded
     task = config.make_task()
-    assert packing.row_width(task, 20) == 79
-    wide = dataclasses.replace(config, max_digits=20, width_multiple=16)
-    assert wide.width == 80
-    lengths, _ = packing.draw_pairs(task, jax.random.key(0), 2000, 20)
+    lengths, _ = packing.draw_lengths(task, jax.random.key(0), 2000, 20, problems)
     widths = [task.row_width(a, b) - 1 for a, b in np.asarray(lengths).tolist()]
-    totals = np.add(widths[::2], widths[1::2])
-    assert totals.max() == 79
-    assert totals.min() >= 69
+    totals = np.sum(np.reshape(widths, (2000, problems)), axis=1)
+    assert totals.max() == most
+    # Two sums of operands of one length take 69, which is what any two take at least.
+    assert totals.min() >= 69 * problems // 2
 
 
 @pytest.mark.parametrize(
@@ -159,36 +171,43 @@ def test_packed_loss_and_gradients_are_those_of_rows_of_their_own(scheme, tiny, 
 def test_exact_match_counts_problems(packed):
     logits = jax.nn.one_hot(packed.labels, 19)
     assert jnp.all(losses.correct_rows(logits, packed))
+    problems = packed.lengths.shape[1]
     # One wrong token in the second problem of row 0, one in the first of row 1.
-    for row, half in ((0, 1), (1, 0)):
-        own = packed.mask[row] & ((packed.start[row] > 0) == bool(half))
+    for row, number in ((0, 1), (1, 0)):
+        start = np.sum(packed.lengths[row, :number])
+        own = packed.mask[row] & (packed.start[row] == start)
         logits = logits.at[row, np.flatnonzero(own)[0]].set(jnp.eye(19)[vocab.UNK])
     right = losses.correct_rows(logits, packed)
-    size = len(packed.ids)
-    assert np.flatnonzero(~np.asarray(right)).tolist() == [1, size]
+    assert np.flatnonzero(~np.asarray(right)).tolist() == [1, problems]
     measured = losses.measure(logits, packed, jnp.zeros(()))
-    assert measured.exact_match == (2 * size - 2) / (2 * size)
+    assert measured.exact_match == (len(right) - 2) / len(right)
 
 
-def test_training_steps_pack(smoke):
+@pytest.mark.parametrize("problems", [2, 8])
+def test_training_steps_pack(smoke, problems):
     changed = abacus_add.get_config("smoke")
-    changed.data.pack = True
+    changed.data.problems_per_row = problems
     experiment = Experiment.from_dict(changed.to_dict())
     batch = batch_of(experiment.data, jax.random.key(0), 0, 16)
-    assert batch.ids.shape == (8, experiment.data.width)
-    assert experiment.data.width < 2 * smoke.data.width
+    assert batch.ids.shape == (16 // problems, experiment.data.width)
+    assert experiment.data.width < problems * smoke.data.width
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("optim", "micro_batch_size", 1, r"micro_batch_size=1: must be even with"),
+        ("optim", "micro_batch_size", 6, r"=6: must be a multiple of data.problems_p"),
         ("train", "loss_reduction", "none", r"'none' counts the padding that data.p"),
+        ("data", "problems_per_row", 3, r"problems_per_row=3: must be a power of two"),
+        ("data", "problems_per_row", 0, r"problems_per_row=0: must be a power of two"),
+        ("data", "blanks", 0.1, r"problems_per_row=4 with data.blanks=0.1: only plain"),
     ],
 )
 def test_what_does_not_fit_packing_is_refused(section, key, value, message):
     changed = abacus_add.get_config("smoke")
-    changed.data.pack = True
+    changed.data.problems_per_row = 4
+    if section == "optim":
+        changed.optim.batch_size = value
     changed[section][key] = value
     with pytest.raises(ValueError, match=message):
         Experiment.from_dict(changed.to_dict())
