@@ -3,7 +3,7 @@
 Written with Pallas for Triton. What makes them fast, besides never storing a logit: a
 tile is compared by one integer a token; blocks of another problem are skipped; small
 tiles have few hidden pairs, and one group of threads, which waits for no other; loops,
-not copies of their bodies, keep registers free. Imports nothing of the package.
+not copies of their bodies, keep registers free. Imports `kernels`.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
+
+from arith_jax.kernels import triton
 
 MASKED = -1e9
 # Places of queries, keys and values in the array of all three.

@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
 from arith_jax import kernels
+from arith_jax.kernels import triton
 
 # Numbers of one half that a program of the kernels holds; groups of threads of it.
 HELD, WARPS = 2048, 4

@@ -1,6 +1,6 @@
 """Programs that grade batches of examples by teacher forcing, split among devices.
 
-Imports `data`, `model` and `losses`.
+Imports `compiling`, `data`, `model` and `losses`.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int
 
-from arith_jax import losses
+from arith_jax import compiling, losses
 from arith_jax.banded import Blocks
 from arith_jax.data import DataConfig, evaluation_batch
 from arith_jax.model import forward
@@ -86,7 +86,8 @@ def grader(
     # One thread can trace at a time, in any case: in turn, the first is done sooner.
     with tracing:
         lowered = program.lower(params, rows)
-    return lowered.compile()
+    # Compiled while others run: a search for the best products would wait for those.
+    return compiling.compiled(lowered, autotune=False)
 
 
 def grade_rows(

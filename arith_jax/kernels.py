@@ -1,6 +1,7 @@
 """What the GPU kernels of `flash`, `gate` and `norms` share.
 
-They are written with Pallas for Triton. Imports nothing of the package.
+They are written with Pallas for Triton, which JAX means to remove some day: without it
+the model is computed by plain operations. Imports nothing of the package.
 """
 
 import functools
@@ -8,8 +9,12 @@ from typing import Any
 
 import jax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
+
+try:
+    from jax.experimental.pallas import triton
+except ImportError:
+    triton: Any = None
 
 
 def fits(width: int, most: int) -> bool:

@@ -1,10 +1,11 @@
-"""The shape and rules of a model, checked. Imports constants of `positions`."""
+"""The shape and rules of a model, checked. Imports `kernels` and `positions`."""
 
 import dataclasses
 import re
 
 import jax
 
+from arith_jax import kernels
 from arith_jax.positions import FIRST, LEVEL
 
 TOKEN_POSITIONS = ("abacus", "learned")
@@ -128,8 +129,9 @@ class ModelConfig:
     @property
     def uses_kernels(self) -> bool:
         """Whether `flash`, `norms` and `gate` do what they can, in bfloat16."""
-        is_half = self.dtype == "bfloat16"
-        return self.kernels and is_half and compute_capability() >= AMPERE
+        if not self.kernels or self.dtype != "bfloat16" or kernels.triton is None:
+            return False
+        return compute_capability() >= AMPERE
 
     def check_table(self, longest_number: int, max_offset: int) -> None:
         """Raises `ValueError` if a position table, or a level of ids, ends too early.

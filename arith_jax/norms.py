@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
 from arith_jax import kernels
+from arith_jax.kernels import triton
 
 # Numbers that a program of the forward and of the backward pass holds at a time, at
 # least one row; the widest row. One group of threads a program has nobody to wait for.

@@ -14,7 +14,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from arith_jax import losses, optim
+from arith_jax import compiling, losses, optim
 from arith_jax.data import DataConfig, training_batch
 from arith_jax.model import init_params
 from arith_jax.model_config import ModelConfig
@@ -29,6 +29,7 @@ class TrainConfig:
     alpha: float
     loss_reduction: str
     throttle: bool
+    autotune: bool
     log_every: int
     checkpoint_minutes: float
     tensorboard: bool
@@ -206,7 +207,8 @@ def compile_step(
     The state it is called with is donated: its buffers become those of the next one.
     """
     function = jax.jit(partial(train_step, configs, num_trained), donate_argnums=0)
-    return function.lower(state, np.int32(0), np.float32(0), np.int32(0)).compile()
+    lowered = function.lower(state, np.int32(0), np.float32(0), np.int32(0))
+    return compiling.compiled(lowered, configs[3].autotune)
 
 
 class Progress(NamedTuple):

@@ -97,6 +97,7 @@ def get_config() -> ConfigDict:
     c.train.alpha = 1.0  # progressive loss: weight of the random-depth pass
     c.train.loss_reduction = "mean"  # over counted tokens; none: over all positions
     c.train.throttle = False  # the original's constant factor for looped models
+    c.train.autotune = True  # a GPU searches for the fastest products when it compiles
     c.train.log_every = 10  # steps between lines of metrics.jsonl
     c.train.checkpoint_minutes = 5.0  # between checkpoints
     c.train.tensorboard = False  # also write event files (needs tensorboardX)

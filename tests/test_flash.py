@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, flash, losses, model_config, train
+from arith_jax import data, flash, kernels, losses, model_config, train
 from arith_jax.flash_kernels import Rule
 from arith_jax.model import init_params
 from arith_jax.model_config import ModelConfig
@@ -231,6 +231,9 @@ def test_kernels_are_for_bfloat16_on_a_recent_gpu(tiny, monkeypatch):
     assert half.uses_kernels
     assert not tiny.uses_kernels
     assert not dataclasses.replace(half, kernels=False).uses_kernels
+    with monkeypatch.context() as later_jax:
+        later_jax.setattr(kernels, "triton", None)
+        assert not half.uses_kernels
     for other in ("7.5", "gfx942"):
         gpu.compute_capability = other
         assert not half.uses_kernels

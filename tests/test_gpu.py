@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, losses, model_config
+from arith_jax import compiling, data, losses, model_config
 from arith_jax.model import forward, init_params
 from configs import abacus_add
 from configs.paper import addition
@@ -75,6 +75,12 @@ def size(tree):
     return sum(np.sum(np.square(np.asarray(x, np.float64))) for x in leaves) ** 0.5
 
 
+def run(function, *arguments):
+    """What a function returns, compiled without a search, which takes minutes."""
+    lowered = jax.jit(function).lower(*arguments)
+    return compiling.compiled(lowered, autotune=False)(*arguments)
+
+
 def distance(found, right):
     """Norm of the difference; not below anything if a number is not finite."""
     return size(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), found, right))
@@ -99,8 +105,7 @@ def test_gradients_in_kernels_are_as_good_as_by_plain_operations(name):
         return losses.progressive_loss(model, params, batch, key, frozen, 1, 1.0)[0]
 
     in_kernels, plain, exact = (
-        jax.jit(jax.grad(partial(loss, model)))(params)
-        for model in variants(experiment)
+        run(jax.grad(partial(loss, model)), params) for model in variants(experiment)
     )
     assert distance(plain, exact) < 0.1 * size(exact)
     assert distance(in_kernels, exact) < 1.5 * distance(plain, exact)
@@ -125,8 +130,8 @@ def test_logits_of_long_rows_are_as_good_as_by_plain_operations(name):
     read = np.asarray(losses.targets(batch)[1])
 
     def logits(model):
-        run = jax.jit(partial(forward, model))
-        return np.asarray(run(params, batch.ids, batch.positions))[read]
+        found = run(partial(forward, model), params, batch.ids, batch.positions)
+        return np.asarray(found)[read]
 
     in_kernels, plain, exact = map(logits, variants(experiment))
     assert distance(plain, exact) < 0.1 * size(exact)

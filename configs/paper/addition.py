@@ -36,7 +36,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if is_standard or common.has_relative(c):
         c.optim.micro_batch_size = 256
     c.eval.diagonal = tuple(range(110, 161, 10))
-    c.eval.buckets = (*range(32, 321, 32), 512)
+    c.eval.buckets = (*range(16, 321, 16), 512)
     if c.data.max_offset > 100:
         # Abacus rows end at 100 + the longest trained number otherwise.
         c.eval.diagonal = tuple(range(110, 221, 10))
