@@ -4,20 +4,22 @@ from typing import Any
 
 import jax
 
-# A GPU's libraries choose well for large products; a search among all ways to do each
-# pays off in a program that runs for minutes, and waits for what runs beside it.
-WITHOUT_SEARCH = {
-    "xla_gpu_autotune_level": 0,
-    "xla_gpu_enable_triton_gemm": False,
-}
 
-
-def compiled(lowered: Any, autotune: bool) -> Any:
+def compiled(lowered: Any, libraries: bool, search: bool = True) -> Any:
     """The program of a lowered function.
 
     Args:
         lowered: What `jax.jit(...).lower(...)` returns.
-        autotune: Whether a GPU tries the ways to do each product, which takes seconds.
+        libraries: Whether a GPU does products by its libraries only. Otherwise the
+            compiler also makes kernels of its own for each and times them, which takes
+            about half of the compilation.
+        search: Whether the ways to do a product are timed at all.
     """
-    is_quick = jax.default_backend() == "gpu" and not autotune
-    return lowered.compile(compiler_options=WITHOUT_SEARCH if is_quick else None)
+    if jax.default_backend() != "gpu":
+        return lowered.compile()
+    options = {}
+    if libraries:
+        options["xla_gpu_enable_triton_gemm"] = False
+    if not search:
+        options["xla_gpu_autotune_level"] = 0
+    return lowered.compile(compiler_options=options)

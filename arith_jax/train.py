@@ -29,7 +29,7 @@ class TrainConfig:
     alpha: float
     loss_reduction: str
     throttle: bool
-    autotune: bool
+    libraries: bool
     log_every: int
     checkpoint_minutes: float
     tensorboard: bool
@@ -208,7 +208,7 @@ def compile_step(
     """
     function = jax.jit(partial(train_step, configs, num_trained), donate_argnums=0)
     lowered = function.lower(state, np.int32(0), np.float32(0), np.int32(0))
-    return compiling.compiled(lowered, configs[3].autotune)
+    return compiling.compiled(lowered, configs[3].libraries)
 
 
 class Progress(NamedTuple):

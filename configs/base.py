@@ -97,7 +97,8 @@ def get_config() -> ConfigDict:
     c.train.alpha = 1.0  # progressive loss: weight of the random-depth pass
     c.train.loss_reduction = "mean"  # over counted tokens; none: over all positions
     c.train.throttle = False  # the original's constant factor for looped models
-    c.train.autotune = True  # a GPU searches for the fastest products when it compiles
+    c.train.libraries = False  # a GPU does products by its libraries only: compiled in
+    # half the time, for runs of seconds
     c.train.log_every = 10  # steps between lines of metrics.jsonl
     c.train.checkpoint_minutes = 5.0  # between checkpoints
     c.train.tensorboard = False  # also write event files (needs tensorboardX)
@@ -207,6 +208,8 @@ def size_of_flagship(c: ConfigDict) -> None:
     c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
     c.optim.batch_size = c.optim.micro_batch_size = 512
     c.train.steps = 1200
+    # Compiled in 5.5 instead of 11.4 s; a step takes 1.45 instead of 1.34 ms (H100).
+    c.train.libraries = True
 
 
 def shrink_to_cpu(c: ConfigDict) -> None:

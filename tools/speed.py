@@ -11,12 +11,16 @@ from tools.tables import device, markdown
 # another.
 LINES = {
     "train_16x1": (
-        "training 16x1, width 1024",
+        "training 16x1, width 1024, 2,048 sums a micro-batch",
         "13,000 sums/s, 50% without padding",
         "6,557 sums/s",
     ),
     "train_8x2": ("training 8x2, progressive loss", "22,000 sums/s", "7,463 sums/s"),
-    "train_1x16": ("training 1x16, progressive loss", "38,000 sums/s", "12,656 sums/s"),
+    "train_1x16": (
+        "training 1x16, progressive loss, 2,048 sums a micro-batch",
+        "38,000 sums/s",
+        "12,656 sums/s",
+    ),
     "train_16x1_fire": ("training 16x1 with FIRE", "10,000 sums/s", "3,948 sums/s"),
     "train_wide": (
         "training 2 layers, width 512, 2,048 sums a step",
