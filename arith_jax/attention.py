@@ -1,6 +1,6 @@
 """Attention: who sees whom, learned biases, caches.
 
-Imports `linear`, `positions`, `banded` and `flash`.
+Imports `linear`, `positions`, `banded`, `reading` and `flash`.
 """
 
 import math
@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from arith_jax import banded, flash, positions
+from arith_jax import banded, flash, positions, reading
 from arith_jax.flash_kernels import MASKED, Rule
 from arith_jax.linear import Linear, matrix_init, qkv_init
 from arith_jax.model_config import TOKEN_POSITIONS, ModelConfig
+from arith_jax.reading import Read
 
 # A line of the answer is made from the one before and what stands beside it.
 LINE_WINDOW = 1
@@ -74,9 +75,13 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b t d"], context: Context, cache: Cache | None
-    ) -> tuple[Float[Array, "b t d"], Cache | None]:
-        """Output, and the cache with the new keys and values written."""
+        self,
+        x: Float[Array, "b t d"],
+        context: Context,
+        cache: Cache | None,
+        read: Read | None = None,
+    ) -> tuple[Float[Array, "b a d"], Cache | None]:
+        """Output of what is read, and the cache with new keys and values written."""
         cfg = self.config
         b, t, d = x.shape
         kernel = self.param("qkv_kernel", qkv_init(cfg), (d, 3, d))
@@ -90,7 +95,10 @@ class Attention(nn.Module):
             out = self.in_kernel(qkv, gain, context)
         else:
             out, cache = self.in_steps(qkv, gain, context, cache)
-        return Linear(d, matrix_init(cfg), name="out")(out.reshape(b, t, d)), cache
+        out = out.reshape(b, t, d)
+        if read is not None:
+            out = reading.take(out, read)
+        return Linear(d, matrix_init(cfg), name="out")(out), cache
 
     def fits_kernel(self, tokens: int, context: Context) -> bool:
         """Whether `flash` can do it: see there, and `ModelConfig.uses_kernels`."""

@@ -128,15 +128,29 @@ class DataConfig:
         return self.max_numbers or self.max_digits, self.max_digits
 
     @property
-    def width(self) -> int:
-        """Tokens of a training row."""
+    def most_tokens(self) -> tuple[int, int]:
+        """Most tokens of a training row, and of those that must be predicted in it."""
         task = self.make_task()
         if self.problems_per_row > 1 and isinstance(task, Arithmetic):
             packed = task, self.max_digits, self.problems_per_row
-            _, width = packing.rows_by_width(*packed)
-        else:
-            width = task.row_width(*self.most)
-        return round_up(width, self.width_multiple)
+            _, width, answers = packing.rows_by_width(*packed)
+            return width, answers
+        width, answer = task.row_width(*self.most), task.answer_width(*self.most) + 1
+        return width, width if self.predict_prompt else answer
+
+    @property
+    def width(self) -> int:
+        """Tokens of a training row, padding included."""
+        return round_up(self.most_tokens[0], self.width_multiple)
+
+    @property
+    def most_read(self) -> int | None:
+        """Most tokens of a row that the loss reads, for `reading`.
+
+        None: more than three quarters of it, where leaving the rest out gains little.
+        """
+        answers = self.most_tokens[1]
+        return answers if 4 * answers <= 3 * self.width else None
 
     def longest_position(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell with offset 0."""

@@ -140,10 +140,10 @@ def check_workdir(workdir: pathlib.Path, full: Mapping[str, Any], mode: str) -> 
 def step_flops(experiment: Experiment, step: int) -> int:
     """Floating-point operations of one step, with the depth it drew."""
     model, seed = experiment.model, experiment.seed
-    width = experiment.data.width
+    width, read = experiment.data.width, experiment.data.most_read
     rows = experiment.optim.micro_batch_size // experiment.data.problems_per_row
     passes = losses.depths(model, experiment.train.alpha, seed, step)
-    return rows * sum(runlog.flops_per_row(model, width, n, k) for n, k in passes)
+    return rows * sum(runlog.flops_per_row(model, width, n, k, read) for n, k in passes)
 
 
 def run_record(experiment: Experiment, overrides: Mapping[str, Any]) -> dict[str, Any]:

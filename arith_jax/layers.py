@@ -1,15 +1,16 @@
 """One layer of the recurrent block: attention, gated MLP, norms.
 
-Imports `attention`, `gate`, `linear` and `norms`.
+Imports `attention`, `gate`, `linear`, `norms` and `reading`.
 """
 
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from arith_jax import gate, norms
+from arith_jax import gate, norms, reading
 from arith_jax.attention import Attention, Cache, Context
 from arith_jax.linear import Linear, matrix_init
 from arith_jax.model_config import ModelConfig
+from arith_jax.reading import Read
 
 
 class Norm(nn.Module):
@@ -90,8 +91,9 @@ class Layer(nn.Module):
         injected: Float[Array, "b t d"],
         context: Context,
         cache: Cache | None,
-    ) -> tuple[Float[Array, "b t d"], Cache | None]:
-        """The new state, and the cache."""
+        read: Read | None = None,
+    ) -> tuple[Float[Array, "b a d"], Cache | None]:
+        """The new state, of the tokens that are read if any are, and the cache."""
         cfg = self.config
         norm = lambda name: Norm(cfg, name=name)
         before = lambda name: NormBeside(cfg, name=name)
@@ -101,6 +103,8 @@ class Layer(nn.Module):
             x = x + injected
         attention = Attention(cfg, name="attention")
         x, branch = before("attention_in_norm")(x)
-        out, cache = attention(branch, context, cache)
+        out, cache = attention(branch, context, cache, read)
+        if read is not None:
+            x = reading.take(x, read)
         x, branch = before("mlp_in_norm")(norm("attention_norm")(x, out))
         return norm("mlp_norm")(x, Mlp(cfg, name="mlp")(branch)), cache

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from arith_jax import reading
 from arith_jax.data import Batch
 from arith_jax.model import forward
 from arith_jax.model_config import ModelConfig
@@ -112,13 +113,15 @@ def progressive_loss(
     alpha: float,
     reduction: str = "mean",
     throttle: bool = False,
+    most_read: int | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Convex combination of a full-depth pass and a pass of random depth.
 
     (1 - alpha) * full + alpha * random, where the random pass runs `num_frozen`
     recurrences without gradient and `num_trained` with, and the full pass
     R - `max_backprop` without and `max_backprop` with. Without recurrence there is one
-    pass only.
+    pass only. With `most_read`, at least the tokens that count in any row, the model
+    computes logits for those only.
 
     Source:
         McLeish et al. 2024, section 3; the original skips a term whose factor is 0,
@@ -128,6 +131,9 @@ def progressive_loss(
     key_full, key_random = jax.random.split(key)
     start = batch.start if isinstance(batch, PackedBatch) else None
     factor = throttle_factor(config) if throttle else 1.0
+    read = None
+    if most_read is not None:
+        read = reading.read_where(targets(batch)[1], most_read)
 
     def one_pass(key: PRNGKeyArray, n: Int[Array, ""] | int, k: int):
         logits = forward(
@@ -140,6 +146,7 @@ def progressive_loss(
             key=key,
             train=True,
             start=start,
+            read=read,
         )
         return factor * cross_entropy(logits, batch, reduction), logits
 

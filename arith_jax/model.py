@@ -1,7 +1,8 @@
 """The transformer: embedding, recurrent block of layers, readout.
 
 Data flow: `embed` (ids, positions -> e), `core` (one recurrence: state, e -> state),
-`readout` (state -> logits); `forward` strings them together. Imports `layers`.
+`readout` (state -> logits); `forward` strings them together.
+Imports `layers` and `reading`.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from arith_jax import positions
+from arith_jax import positions, reading
 from arith_jax.attention import Cache, Context
 from arith_jax.banded import Blocks, make_band
 from arith_jax.layers import Layer, Mlp, Norm
 from arith_jax.linear import Embed, Linear, matrix_init
 from arith_jax.model_config import ModelConfig
+from arith_jax.reading import Read
 
 
 class Transformer(nn.Module):
@@ -72,7 +74,8 @@ class Transformer(nn.Module):
         emb: Float[Array, "b t d"],
         context: Context,
         caches: Sequence[Cache] = (),
-    ) -> tuple[Float[Array, "b t d"], list[Cache]]:
+        read: Read | None = None,
+    ) -> tuple[Float[Array, "b a d"], list[Cache]]:
         """One recurrence: injection if it is once per recurrence, then every layer.
 
         Args:
@@ -80,6 +83,7 @@ class Transformer(nn.Module):
             emb: Embedding, for the injection.
             context: Where queries and keys are.
             caches: Keys and values of each layer; empty: those of this state only.
+            read: The tokens whose new state is wanted; None: all.
 
         Returns:
             The new state, and the caches with this state's keys and values.
@@ -88,8 +92,9 @@ class Transformer(nn.Module):
             state = state + emb
         is_watched = self.is_mutable_collection("intermediates")
         if caches or (self.config.unroll and not is_watched):
-            return self.in_turn(state, emb, context, caches)
-        return self.layers(state, emb, context, None)[0], []
+            return self.in_turn(state, emb, context, caches, read)
+        state, _ = self.layers(state, emb, context, None)
+        return state if read is None else reading.take(state, read), []
 
     def in_turn(
         self,
@@ -97,7 +102,8 @@ class Transformer(nn.Module):
         emb: Float[Array, "b t d"],
         context: Context,
         caches: Sequence[Cache],
-    ) -> tuple[Float[Array, "b t d"], list[Cache]]:
+        read: Read | None,
+    ) -> tuple[Float[Array, "b a d"], list[Cache]]:
         """Every layer with its slice of the stacked parameters, without a scan.
 
         A scan, unrolled or not, keeps what the backward pass needs of all layers in one
@@ -112,8 +118,9 @@ class Transformer(nn.Module):
             weights = jax.tree.unflatten(tree, [part[index][0] for part in parts])
             rngs = {"noise": self.make_rng("noise")} if self.has_rng("noise") else {}
             cache = caches[index] if caches else None
+            wanted = read if index == self.config.layers - 1 else None
             state, cache = layer.apply(
-                {"params": weights}, state, emb, context, cache, rngs=rngs
+                {"params": weights}, state, emb, context, cache, wanted, rngs=rngs
             )
             written += [] if cache is None else [cache]
         return state, written
@@ -230,6 +237,7 @@ def forward(
     state: Float[Array, "b t d"] | None = None,
     blocks: Blocks | None = None,
     start: Int[Array, "b t"] | None = None,
+    read: Read | None = None,
 ) -> Float[Array, "b t v"]:
     """Logits after `num_frozen` recurrences without gradient and then `num_trained`.
 
@@ -247,6 +255,8 @@ def forward(
         blocks: Attend within blocks of this size (`banded.fitting_blocks`), which is
             exact for a window of Abacus ids; static. Default: whole rows.
         start: `PackedBatch.start`, for rows of several problems. Default: one each.
+        read: The tokens whose logits are wanted, 0 for the others; with `config.unroll`
+            those others are left out of the end of the last layer. Default: all.
     """
     model = Transformer(config)
     context = make_context(abacus, blocks, start, config.position_levels)
@@ -275,10 +285,15 @@ def forward(
 
     if config.unroll:
         for index in range(num_trained):
-            reached, _ = step(reached, num_frozen + index)
+            last = read if index == num_trained - 1 else None
+            args = reached, emb, context, (), last
+            reached, _ = run(params, "core", *args, index=num_frozen + index)
     else:
         reached, _ = jax.lax.scan(step, reached, num_frozen + jnp.arange(num_trained))
-    return run(params, "readout", reached)
+    if read is not None and not (config.unroll and num_trained):
+        reached = reading.take(reached, read)
+    logits = run(params, "readout", reached)
+    return logits if read is None else reading.put_back(logits, read)
 
 
 def attention_weights(

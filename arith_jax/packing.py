@@ -11,7 +11,8 @@ Imports `vocab` and `arithmetic`.
 
 import functools
 import itertools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,29 +44,39 @@ class PackedBatch(NamedTuple):
 @functools.cache
 def rows_by_width(
     task: Arithmetic, max_digits: int, problems: int
-) -> tuple[np.ndarray, int]:
-    """All rows [r problems 2] of operand lengths that are drawn; tokens of the widest.
+) -> tuple[np.ndarray, int, int]:
+    """All rows of operand lengths that are drawn.
 
     Operands of a pair of problems, 2i and 2i + 1, can be made alike in length
-    (`draw_lengths`): the width allows for it.
+    (`draw_lengths`): the counts allow for it.
 
     Args:
         task: Says how many tokens a problem takes.
         max_digits: Of an operand.
         problems: In a row; a power of two, at least 2.
+
+    Returns:
+        Lengths [r problems 2]; most tokens of a row; most of its answers.
     """
     # No `EOS` is read.
     tokens = lambda row: sum(task.row_width(*cell) - 1 for cell in row)
     numbers = range(1, max_digits + 1)
     cells = itertools.product(numbers, numbers)
     rows: list[tuple[tuple[int, int], ...]] = [(cell,) for cell in cells]
-    alike = max(tokens([(n, n), (max_digits + 1 - n,) * 2]) for n in numbers)
+    alike = [((n, n), (max_digits + 1 - n,) * 2) for n in numbers]
     while len(rows[0]) < problems:
         rows = sorted(rows, key=lambda row: (tokens(row), row))
         rows = [a + b for a, b in zip(rows, reversed(rows), strict=True)]
-    pairs = range(0, problems, 2)
-    widths = (sum(max(tokens(row[i : i + 2]), alike) for i in pairs) for row in rows)
-    return np.array(rows), max(widths)
+    answers = lambda row: sum(task.answer_width(*cell) + 1 for cell in row)
+
+    def most(count: Callable[[Any], int]) -> int:
+        other = max(map(count, alike))
+        halves = range(0, problems, 2)
+        return max(
+            sum(max(count(row[i : i + 2]), other) for i in halves) for row in rows
+        )
+
+    return np.array(rows), most(tokens), most(answers)
 
 
 def draw_lengths(
@@ -81,7 +92,7 @@ def draw_lengths(
         Lengths, and indices into the task's kinds.
     """
     words = jax.random.bits(key, (rows * problems // 2, 3))
-    choices, _ = rows_by_width(task, max_digits, problems)
+    choices, _, _ = rows_by_width(task, max_digits, problems)
     rank = word_below(words[:: problems // 2, 0], len(choices))
     lengths = jnp.array(choices)[rank].reshape(-1, 2, 2)
     shares = {"chains": task.carry_chains, "repeats": task.repeats}

@@ -58,7 +58,11 @@ def git_state() -> tuple[str, bool]:
 
 
 def flops_per_row(
-    config: ModelConfig, width: int, num_frozen: int, num_trained: int
+    config: ModelConfig,
+    width: int,
+    num_frozen: int,
+    num_trained: int,
+    read: int | None = None,
 ) -> int:
     """Floating-point operations of matrix products for one row of one training step.
 
@@ -72,9 +76,11 @@ def flops_per_row(
         width: Tokens of a row, padding included.
         num_frozen: Recurrences without gradient.
         num_trained: Recurrences with gradient; 0 counts a forward pass alone.
+        read: Tokens whose logits are read (`reading`); None: all.
     """
     d, f = config.width, config.mlp_width
-    layer = 2 * (4 * d * d + d * f + f // 2 * d) + 4 * width * d
+    end = 2 * (d * d + d * f + f // 2 * d)
+    layer = 2 * 3 * d * d + 4 * width * d + end
     readout = 2 * d * config.vocab_size
     if config.head_mlp:
         readout += 2 * (d * f + f // 2 * d)
@@ -82,7 +88,9 @@ def flops_per_row(
         readout += 2 * d * d
     passes = num_frozen + (3 * num_trained if num_trained else 0)
     ends = 3 if num_trained else 1
-    return width * (config.layers * layer * passes + readout * ends)
+    read = width if read is None else read
+    left_out = (width - read) * end * ends if config.unroll else 0
+    return width * config.layers * layer * passes - left_out + read * readout * ends
 
 
 class RunLog:

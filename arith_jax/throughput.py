@@ -86,28 +86,40 @@ def program_bytes(compiled: Any) -> int:
     )
 
 
-def problem_lengths(experiment: Experiment, steps: int = 8) -> np.ndarray:
-    """Tokens read, without padding, of every problem of the first steps' batches."""
+def problem_sizes(experiment: Experiment, steps: int = 8) -> np.ndarray:
+    """Of every problem of the first steps' batches, tokens and those predicted [n 2].
+
+    Without padding, and without an `EOS` that is not read.
+    """
     key, _ = jax.random.split(jax.random.key(experiment.seed))
     size = experiment.optim.micro_batch_size
     draw = jax.jit(partial(training_batch, experiment.data), static_argnums=2)
-    lengths = []
+    sizes = []
     for batch in (draw(key, step, size) for step in range(steps)):
+        predicted = np.asarray(losses.targets(batch)[1])
         if isinstance(batch, PackedBatch):
-            lengths.append(batch.lengths.reshape(-1))
+            lengths = np.asarray(batch.lengths)
+            firsts = np.cumsum(lengths, axis=1) - lengths
+            firsts += batch.ids.shape[1] * np.arange(len(firsts))[:, None]
+            answers = np.add.reduceat(predicted.ravel(), firsts.ravel(), dtype=int)
+            sizes.append(np.column_stack([lengths.ravel(), answers]))
         else:
-            lengths.append(np.sum(batch.ids != vocab.PAD, axis=1))
-    return np.concatenate(lengths)
+            tokens = np.sum(batch.ids != vocab.PAD, axis=1)
+            sizes.append(np.column_stack([tokens, np.sum(predicted, axis=1)]))
+    return np.concatenate(sizes)
 
 
-def useful_flops(experiment: Experiment, lengths: np.ndarray, step: int) -> float:
+def useful_flops(experiment: Experiment, sizes: np.ndarray, step: int) -> float:
     """Operations of one step if each problem were computed alone, without padding."""
     model, seed = experiment.model, experiment.seed
+    is_partly_read = experiment.data.most_read is not None
     total = 0
-    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
+    found, counts = np.unique(sizes, axis=0, return_counts=True)
+    for (length, answer), count in zip(found.tolist(), counts.tolist(), strict=True):
+        read = answer if is_partly_read else None
         for n, k in losses.depths(model, experiment.train.alpha, seed, step):
-            total += int(count) * runlog.flops_per_row(model, int(length), n, k)
-    return experiment.optim.micro_batch_size * total / len(lengths)
+            total += count * runlog.flops_per_row(model, length, n, k, read)
+    return experiment.optim.micro_batch_size * total / len(sizes)
 
 
 def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
@@ -160,21 +172,21 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
         group_seconds.append(time.perf_counter() - started)
     memory = peak_memory()
     grouped = range(first_grouped, len(drawn))
-    size, lengths = experiment.optim.micro_batch_size, problem_lengths(experiment)
+    size, sizes = experiment.optim.micro_batch_size, problem_sizes(experiment)
     seconds = sum(group_seconds)
     samples = len(grouped) * size
     rows = samples // experiment.data.problems_per_row
     flops = sum(step_flops(experiment, step) for step in grouped)
-    useful = sum(useful_flops(experiment, lengths, step) for step in grouped)
+    useful = sum(useful_flops(experiment, sizes, step) for step in grouped)
     peak = matmul_peak()
     return {
         "num_params": parameters,
         "samples_per_step": size,
         "row_tokens": experiment.data.width,
-        "problem_tokens": float(lengths.mean()),
+        "problem_tokens": float(sizes[:, 0].mean()),
         "samples_per_second": samples / seconds,
         "tokens_per_second": rows * experiment.data.width / seconds,
-        "useful_tokens_per_second": samples * float(lengths.mean()) / seconds,
+        "useful_tokens_per_second": samples * float(sizes[:, 0].mean()) / seconds,
         "step_seconds": spread(step_seconds) | {"raw": step_seconds},
         "group_seconds": spread(group_seconds) | {"raw": group_seconds},
         "group_steps": GROUP,

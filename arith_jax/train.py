@@ -188,6 +188,7 @@ def train_step(
                 config.alpha,
                 config.loss_reduction,
                 config.throttle,
+                data.most_read,
             )
 
     gradients, metrics = jax.grad(loss_of, has_aux=True)(state.params)

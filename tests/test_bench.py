@@ -69,21 +69,26 @@ def test_depths_are_those_the_loss_runs(tiny):
 
 
 def test_problem_lengths_and_flops_leave_padding_out(smoke, packed):
-    plain = throughput.problem_lengths(smoke)
-    assert plain.shape == (8 * 16,)
-    # Rows of `a+b=c` and EOS: from 1+1=2 to two operands of 3 digits and 4 of the sum.
-    assert plain.min() >= 6
-    assert plain.max() <= 13
-    # Packed, EOS is not read.
-    assert throughput.problem_lengths(packed).min() >= 5
-    assert throughput.problem_lengths(packed).max() <= 12
-    full = np.full(7, smoke.data.width)
+    plain = throughput.problem_sizes(smoke)
+    assert plain.shape == (8 * 16, 2)
+    # Rows of `a+b=c` and EOS: from 1+1=2 to two operands of 3 digits and 4 of the sum,
+    # of which 5 tokens are predicted.
+    assert plain.min(axis=0).tolist() == [6, 2]
+    assert plain.max(axis=0).tolist() == [13, 5]
+    # Packed, EOS is predicted, but not read.
+    sizes = throughput.problem_sizes(packed)
+    assert sizes.min(axis=0).tolist() == [5, 2]
+    assert sizes.max(axis=0).tolist() == [12, 5]
+    most = (smoke.data.width, smoke.data.most_read)
+    assert most == (13, 5)
+    full = np.full((7, 2), most)
     assert throughput.useful_flops(smoke, full, 0) == step_flops(smoke, 0)
-    short = np.array([6, smoke.data.width])
-    alone = runlog.flops_per_row(smoke.model, 6, 0, 1)
+    short = np.array([(6, 2), most])
+    alone = runlog.flops_per_row(smoke.model, 6, 0, 1, 2)
     mean = (16 * alone + step_flops(smoke, 0)) / 2
     assert throughput.useful_flops(smoke, short, 0) == mean
-    rows = 8 * runlog.flops_per_row(packed.model, packed.data.width, 0, 1)
+    data = packed.data
+    rows = 8 * runlog.flops_per_row(packed.model, data.width, 0, 1, data.most_read)
     assert step_flops(packed, 0) == rows
 
 
