@@ -61,7 +61,15 @@ def test_gathers_and_their_gradients_are_products_with_one_hot_places(function):
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("packed", "scan")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in EXPERIMENTS
+    ],
+)
 def test_loss_and_gradients_are_those_of_all_logits(name):
     experiment = models.experiment_of(*EXPERIMENTS[name])
     config, rows = experiment.model, experiment.data
@@ -84,9 +92,6 @@ def test_loss_and_gradients_are_those_of_all_logits(name):
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), gradients, right
     )
-    # All of them are needed.
-    (_, metrics), _ = step(params, most - 1)
-    assert abs(metrics.loss - expected.loss) > 1e-4
 
 
 @pytest.mark.parametrize("name", MOST_READ)
