@@ -12,7 +12,7 @@ from arith_jax import reading
 from arith_jax.data import Batch
 from arith_jax.model import forward
 from arith_jax.model_config import ModelConfig
-from arith_jax.packing import PackedBatch, any_in_problem
+from arith_jax.packing import PackedBatch, count_in_problems
 
 
 class Metrics(NamedTuple):
@@ -87,7 +87,7 @@ def correct_rows(
     wrong = (jnp.argmax(logits, axis=-1) != labels) & mask
     if isinstance(batch, PackedBatch):
         # Something counts in every problem: its `EOS`.
-        return ~any_in_problem(wrong, batch).reshape(-1)
+        return count_in_problems(wrong, batch).reshape(-1) == 0
     return ~jnp.any(wrong, axis=1) & jnp.any(mask, axis=1)
 
 

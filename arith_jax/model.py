@@ -83,7 +83,7 @@ class Transformer(nn.Module):
             emb: Embedding, for the injection.
             context: Where queries and keys are.
             caches: Keys and values of each layer; empty: those of this state only.
-            read: The tokens whose new state is wanted; None: all.
+            read: With layers in turn, the tokens whose new state is wanted; None: all.
 
         Returns:
             The new state, and the caches with this state's keys and values.
@@ -93,8 +93,7 @@ class Transformer(nn.Module):
         is_watched = self.is_mutable_collection("intermediates")
         if caches or (self.config.unroll and not is_watched):
             return self.in_turn(state, emb, context, caches, read)
-        state, _ = self.layers(state, emb, context, None)
-        return state if read is None else reading.take(state, read), []
+        return self.layers(state, emb, context, None)[0], []
 
     def in_turn(
         self,

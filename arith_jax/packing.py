@@ -146,10 +146,10 @@ def join(
     )
 
 
-def any_in_problem(
+def count_in_problems(
     values: Bool[Array, "b t"], batch: PackedBatch
-) -> Bool[Array, "b n"]:
-    """Whether a value is True at any token of each problem."""
+) -> Int[Array, "b n"]:
+    """Tokens of each problem where a value is True."""
     first = jnp.cumsum(batch.lengths, axis=1) - batch.lengths
     own = batch.start[:, None, :] == first[:, :, None]
-    return jnp.any(own & values[:, None, :], axis=2)
+    return jnp.sum(own & values[:, None, :], axis=2)

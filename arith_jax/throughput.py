@@ -21,7 +21,7 @@ from arith_jax import decode, evaluate, losses, profiling, runlog, train, vocab
 from arith_jax.data import evaluation_batch, training_batch
 from arith_jax.experiment import Experiment, step_flops
 from arith_jax.model import init_params, num_params
-from arith_jax.packing import PackedBatch
+from arith_jax.packing import PackedBatch, count_in_problems
 
 WARM_UP = 5  # steps: the first ones fill caches and the queue
 GROUP = 10  # steps dispatched between two waits for the device
@@ -96,16 +96,13 @@ def problem_sizes(experiment: Experiment, steps: int = 8) -> np.ndarray:
     draw = jax.jit(partial(training_batch, experiment.data), static_argnums=2)
     sizes = []
     for batch in (draw(key, step, size) for step in range(steps)):
-        predicted = np.asarray(losses.targets(batch)[1])
+        predicted = losses.targets(batch)[1]
         if isinstance(batch, PackedBatch):
-            lengths = np.asarray(batch.lengths)
-            firsts = np.cumsum(lengths, axis=1) - lengths
-            firsts += batch.ids.shape[1] * np.arange(len(firsts))[:, None]
-            answers = np.add.reduceat(predicted.ravel(), firsts.ravel(), dtype=int)
-            sizes.append(np.column_stack([lengths.ravel(), answers]))
+            tokens, answers = batch.lengths, count_in_problems(predicted, batch)
         else:
-            tokens = np.sum(batch.ids != vocab.PAD, axis=1)
-            sizes.append(np.column_stack([tokens, np.sum(predicted, axis=1)]))
+            tokens = jnp.sum(batch.ids != vocab.PAD, axis=1)
+            answers = jnp.sum(predicted, axis=1)
+        sizes.append(np.column_stack([tokens.reshape(-1), answers.reshape(-1)]))
     return np.concatenate(sizes)
 
 

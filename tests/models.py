@@ -1,7 +1,8 @@
-"""Experiments and parameters that several tests build."""
+"""Experiments, parameters of models and of tests that several tests build."""
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from arith_jax.experiment import Experiment
 
@@ -12,6 +13,14 @@ def experiment_of(module, argument, changes):
     with config.unlocked():
         config.update_from_flattened_dict(changes)
     return Experiment.from_dict(config.to_dict())
+
+
+def slow_but(names, fast):
+    """Names as parameters of a test, slow but for those that are fast."""
+    return [
+        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
 
 
 def moved(params, by=0.1):

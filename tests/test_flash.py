@@ -155,15 +155,7 @@ def test_no_more_biases_than_columns():
     assert not flash.fits(2**14, 64, 2)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        if name in ("ours, packed", "fire")
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in EXPERIMENTS
-    ],
-)
+@pytest.mark.parametrize("name", models.slow_but(EXPERIMENTS, ("ours, packed", "fire")))
 def test_a_model_in_kernels_has_the_same_loss_and_gradients(name, monkeypatch):
     experiment = models.experiment_of(*EXPERIMENTS[name])
     model, batch = (

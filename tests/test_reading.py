@@ -61,15 +61,7 @@ def test_gathers_and_their_gradients_are_products_with_one_hot_places(function):
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        if name in ("packed", "scan")
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in EXPERIMENTS
-    ],
-)
+@pytest.mark.parametrize("name", models.slow_but(EXPERIMENTS, ("packed", "scan")))
 def test_loss_and_gradients_are_those_of_all_logits(name):
     experiment = models.experiment_of(*EXPERIMENTS[name])
     config, rows = experiment.model, experiment.data

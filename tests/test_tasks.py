@@ -18,7 +18,7 @@ from arith_jax.mixture import Mixture
 from arith_jax.subtraction import Subtraction
 from arith_jax.tasks import make_task
 from arith_jax.train import Clock
-from tests import rows
+from tests import models, rows
 from tests.test_model import moved
 
 NAMES = (
@@ -216,12 +216,7 @@ forward = jax.jit(model.forward, static_argnums=0)
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        if name in ("complement", "scratchpad", "list", "hints", "coupled")
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in CASES
-    ],
+    models.slow_but(CASES, ("complement", "scratchpad", "list", "hints", "coupled")),
 )
 def test_decoding_writes_what_whole_passes_would(smoke, tiny, name):
     """So whatever the true answer is, feeding it grades like greedy decoding."""
