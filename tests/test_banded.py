@@ -7,7 +7,8 @@ import pytest
 
 from arith_jax import banded, data, model
 from arith_jax.addition import Addition
-from tests.test_model import init_params, moved
+from tests.models import moved
+from tests.test_model import init_params
 
 TASK = Addition()
 

@@ -9,7 +9,8 @@ import pytest
 
 from arith_jax import data, decode, losses, model, solve
 from arith_jax.addition import Addition
-from tests.test_model import moved, with_positions
+from tests.models import moved
+from tests.test_model import with_positions
 
 TASK = Addition()
 NOISE = 0.6  # in standard deviations of each parameter

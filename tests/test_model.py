@@ -14,6 +14,7 @@ from arith_jax.model import Transformer, make_context
 from arith_jax.multiplication import Multiplication
 from arith_jax.sorting import Sorting
 from configs.paper import addition
+from tests.models import moved
 
 SCHEMES = [
     (),
@@ -54,17 +55,6 @@ forward = jax.jit(
 def with_positions(config, scheme):
     far = "mask" if "relative_abacus" in scheme else "bias"
     return dataclasses.replace(config, positions=scheme, abacus_far=far, table_size=64)
-
-
-def moved(params, seed=7):
-    """Parameters off their trivial initial values, so that no part is silent."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    noisy = [
-        x + 0.2 * jax.random.normal(k, x.shape)
-        for x, k in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, noisy)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

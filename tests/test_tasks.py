@@ -19,7 +19,7 @@ from arith_jax.subtraction import Subtraction
 from arith_jax.tasks import make_task
 from arith_jax.train import Clock
 from tests import models, rows
-from tests.test_model import moved
+from tests.models import moved
 
 NAMES = (
     *("addition", "subtraction", "multiplication", "addsub", "arithmetic"),
