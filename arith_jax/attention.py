@@ -29,8 +29,8 @@ class Context(NamedTuple):
     The Abacus ids that attention compares start at 1 in every number; only `table_row`,
     the queries' rows of an Abacus table, has the offset. With a `band`, attention works
     in blocks of tokens with neighbouring Abacus ids. With several problems in a row,
-    indices count from the start of each, and `problem` tells them apart. Two-level ids
-    add the line of written work.
+    indices count from the start of each, `problem` tells them apart, and `lengths` are
+    their tokens. Two-level ids add the line of written work.
     """
 
     query: Int[Array, "#b t"]
@@ -40,6 +40,7 @@ class Context(NamedTuple):
     table_row: Int[Array, "b t"]
     band: banded.Band | None = None
     problem: Int[Array, "b t"] | None = None
+    lengths: Int[Array, "b n"] | None = None
     query_line: Int[Array, "b t"] | None = None
     key_line: Int[Array, "b s"] | None = None
     query_column: Int[Array, "b t"] | None = None
@@ -91,7 +92,7 @@ class Attention(nn.Module):
         if cfg.qk_norm:
             initial = nn.initializers.constant(cfg.qk_gain)
             gain = self.param("qk_scale", initial, (cfg.heads,))
-        if cache is None and self.fits_kernel(t, context):
+        if cache is None and self.fits_kernel(context):
             out = self.in_kernel(qkv, gain, context)
         else:
             out, cache = self.in_steps(qkv, gain, context, cache)
@@ -100,7 +101,7 @@ class Attention(nn.Module):
             out = reading.take(out, read)
         return Linear(d, matrix_init(cfg), name="out")(out), cache
 
-    def fits_kernel(self, tokens: int, context: Context) -> bool:
+    def fits_kernel(self, context: Context) -> bool:
         """Whether `flash` can do it: see there, and `ModelConfig.uses_kernels`."""
         cfg = self.config
         others = set(cfg.positions) - {*TOKEN_POSITIONS, "relative_abacus", "fire"}
@@ -113,7 +114,7 @@ class Attention(nn.Module):
             or context.band is not None
             or is_noisy
             or is_watched
-            or not flash.fits(tokens, cfg.head_width, cfg.abacus_window)
+            or not flash.fits(cfg.head_width, cfg.abacus_window)
         )
 
     def in_kernel(
@@ -134,11 +135,13 @@ class Attention(nn.Module):
             window=cfg.abacus_window if cfg.abacus_far == "mask" else None,
             normalise=cfg.qk_norm,
             dense=dense is not None,
-            packed=context.problem is not None,
+            packed=context.lengths is not None,
         )
-        code = flash.codes(context.problem, context.query_abacus)
         table = flash.make_table(gain * cfg.head_width**-0.5, bias, cfg.heads)
-        return flash.attend(rule, qkv, code, table, dense)
+        bounds = None
+        if context.lengths is not None:
+            bounds = flash.bounds(context.lengths, qkv.shape[1])
+        return flash.attend(rule, qkv, context.query_abacus, table, bounds, dense)
 
     def in_steps(
         self,

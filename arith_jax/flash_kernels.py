@@ -1,9 +1,9 @@
 """The kernels of `flash`: one program for each row, head and block of tokens.
 
 Written with Pallas for Triton. What makes them fast, besides never storing a logit: a
-tile is compared by one integer a token; blocks of another problem are skipped; small
-tiles have few hidden pairs, and one group of threads, which waits for no other; loops,
-not copies of their bodies, keep registers free. Imports `kernels`.
+problem is done by itself, from its first token on; small tiles have few hidden pairs,
+and one group of threads, which waits for no other; loops, not copies of their bodies,
+keep registers free. Imports `kernels`.
 """
 
 import dataclasses
@@ -19,15 +19,12 @@ from arith_jax.kernels import triton
 MASKED = -1e9
 # Places of queries, keys and values in the array of all three.
 Q, K, V = range(3)
-# A token's code is its Abacus id + PROBLEM * the place of its problem in the row: codes
-# of different problems differ by more than half of it.
-PROBLEM = 2**15
 # Learned numbers of a head: biases, then the factor on its logits.
 FACTOR, COLUMNS = 15, 16
 
 
 class Tiling(NamedTuple):
-    """How the work is shared among programs.
+    """How the work is shared among programs; each problem of packed rows is one's own.
 
     Attributes:
         block: Tokens of a block.
@@ -45,11 +42,6 @@ class Tiling(NamedTuple):
         """Programs of a row and head."""
         return -(-tokens // (self.block * self.share))
 
-    def own(self, tokens: int) -> tuple[Any, Any]:
-        """First block of this program, and that after its last one."""
-        first = self.share * pl.program_id(2)
-        return first, jnp.minimum(first + self.share, -(-tokens // self.block))
-
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -61,7 +53,7 @@ class Rule:
         window: Digits whose id differs by more are hidden; None: none is.
         normalise: Whether queries and keys are divided by their root mean square.
         dense: Whether there is a bias for every pair of tokens.
-        packed: Whether rows hold several problems, most of them short.
+        packed: Whether rows hold several problems, each of which sees only itself.
     """
 
     edge: int
@@ -90,23 +82,30 @@ class Rule:
 
 
 class Row(NamedTuple):
-    """One row and head in a kernel: references to its arrays, read block by block.
+    """One problem and head in a kernel: references to arrays, read block by block.
 
-    The last block may end past the row: what is read there is 0.
+    The last block may end past the problem: what is read there is 0.
     """
 
-    tokens: int
+    first: Any  # token of the row
+    tokens: Any
     block: int
     qkv: Any
-    code: Any
+    place: Any
     numbers: dict[int, Any]  # of the head's table, those that are used
     sizes: Any  # of queries and of keys: 1 / root mean square; (): not normalised
     bias: Any  # of every pair; None: there is none
 
+    @property
+    def blocks(self) -> Any:
+        """Number of blocks."""
+        return (self.tokens + self.block - 1) // self.block
+
     def inside(self, number: Any) -> tuple[Any, Any]:
-        """Slice of a block, and which of its tokens are inside the row."""
-        first = number * self.block
-        return pl.ds(first, self.block), first + jnp.arange(self.block) < self.tokens
+        """Slice of a block, and which of its tokens are inside the problem."""
+        begin = number * self.block
+        is_inside = begin + jnp.arange(self.block) < self.tokens
+        return pl.ds(self.first + begin, self.block), is_inside
 
     def load(self, ref: Any, number: Any) -> Any:
         """A block of an array: [block] or [block c]."""
@@ -134,22 +133,9 @@ class Row(NamedTuple):
         triton.store(ref.at[block, pl.ds(which, 1)], value, mask=mask[:, None, None])
 
     def pairs(self, ref: Any, queries: Any, keys: Any) -> tuple[Any, Any]:
-        """A tile of an array for every pair of tokens, and what is inside the row."""
+        """A tile of an array for every pair of tokens, and which are in the problem."""
         (first, rows), (second, columns) = map(self.inside, (queries, keys))
         return ref.at[first, second], rows[:, None] & columns[None, :]
-
-    def first_key(self, queries: Any) -> Any:
-        """First block that a block of queries sees: that of its first one's problem."""
-        return self.code[queries * self.block] // PROBLEM // self.block
-
-    def last_query(self, keys: Any) -> Any:
-        """Last block that sees a block of keys: places of problems never decrease."""
-        count = -(-self.tokens // self.block)
-        number = jnp.arange(pl.next_power_of_2(count))
-        firsts, mask = self.code.at[number * self.block], number < count
-        starts = triton.load(firsts, mask=mask, other=2**31 - 1) // PROBLEM
-        is_seeing = starts < (keys + 1) * self.block
-        return jnp.sum(is_seeing.astype(jnp.int32)) - 1
 
     def factor(self, number: Any, which: int) -> Any:
         """What every query or key is multiplied with."""
@@ -182,8 +168,8 @@ def tile(
         product *= of_query(row.factor(queries, Q)) * of_key(row.factor(keys, K))
     else:
         product *= row.numbers[FACTOR]
-    place = row.load(row.code, keys)
-    difference = of_query(row.load(row.code, queries)) - of_key(place)
+    place = row.load(row.place, keys)
+    difference = of_query(row.load(row.place, queries)) - of_key(place)
     learned = jnp.zeros(product.shape, jnp.float32)
     for column in rule.biases:
         found = rule.has_bias(difference, column)
@@ -194,10 +180,10 @@ def tile(
         found = triton.load(chosen, mask=mask, other=0).astype(jnp.float32)
         logits += found.T if by_key else found
     index = [row.block * number + jnp.arange(row.block) for number in (queries, keys)]
-    distance = jnp.abs(difference)
-    seen = (of_key(index[1]) <= of_query(index[0])) & (distance < PROBLEM // 2)
+    seen = of_key(index[1]) <= of_query(index[0])
     if rule.window is not None:
-        seen = seen & ((distance <= rule.window) | of_key(place % PROBLEM == 0))
+        is_near = jnp.abs(difference) <= rule.window
+        seen = seen & (is_near | of_key(place == 0))
     return jnp.where(seen, logits, MASKED), product, difference
 
 
@@ -205,11 +191,24 @@ def make_row(
     rule: Rule, tiling: Tiling, tokens: int, refs: Sequence[Any]
 ) -> tuple[Row, list[Any]]:
     """The arrays that both kernels read, and the rest of the references."""
-    qkv, code, table, *rest = refs
+    qkv, place, table, *rest = refs
+    first = 0
+    if rule.packed:
+        bounds, *rest = rest
+        first, end = (bounds[pl.program_id(2) + i] for i in (0, 1))
+        tokens = end - first
     sizes, rest = (rest[:2], rest[2:]) if rule.normalise else ((), rest)
     bias, *rest = rest if rule.dense else [None, *rest]
     numbers = {column: table[column] for column in (*rule.biases, FACTOR)}
-    return Row(tokens, tiling.block, qkv, code, numbers, sizes, bias), rest
+    return Row(first, tokens, tiling.block, qkv, place, numbers, sizes, bias), rest
+
+
+def own_blocks(rule: Rule, tiling: Tiling, row: Row) -> tuple[Any, Any]:
+    """First block of this program, and that after its last one."""
+    if rule.packed:
+        return 0, row.blocks
+    first = tiling.share * pl.program_id(2)
+    return first, jnp.minimum(first + tiling.share, row.blocks)
 
 
 def forward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
@@ -232,13 +231,13 @@ def forward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
         # A query sees itself, in the last block: its largest logit is a real one.
         zeros = jnp.zeros((block, q.shape[1]), jnp.float32)
         first = jnp.full((block,), -jnp.inf), jnp.zeros((block,)), zeros
-        keys = row.first_key(number), number + 1
-        largest, total, found = jax.lax.fori_loop(*keys, add, first)
+        largest, total, found = jax.lax.fori_loop(0, number + 1, add, first)
         row.store(out, number, found / total[:, None])
         row.store(norm, number, largest + jnp.log(total))
 
-    if tiling.share > 1:
-        jax.lax.fori_loop(*tiling.own(tokens), lambda i, _: of_queries(i), None)
+    if rule.packed or tiling.share > 1:
+        own = own_blocks(rule, tiling, row)
+        jax.lax.fori_loop(*own, lambda i, _: of_queries(i), None)
     else:
         of_queries(pl.program_id(2))
 
@@ -246,8 +245,11 @@ def forward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
 def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None:
     """Gradients of one block: to its keys and values, or to its queries."""
     row, rest = make_row(rule, tiling, tokens, refs)
+    if rule.dense:
+        # What is hidden has no gradient: the array is full of zeros to begin with.
+        _, *rest = rest
     norm, drift, d_out, d_qkv, d_table, *d_bias = rest
-    block, blocks = tiling.block, -(-tokens // tiling.block)
+    block = tiling.block
 
     def both(queries: Any, keys: Any, q: Any, k: Any, v: Any, by_key: bool) -> Any:
         """Weights of a tile, gradient to its logits, its products and differences."""
@@ -274,8 +276,8 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
 
         zeros = jnp.zeros(k.shape, jnp.float32)
         first = zeros, zeros, jnp.zeros((block,), jnp.float32)
-        queries = number, row.last_query(number) + 1
-        d_keys, d_values, along = jax.lax.fori_loop(*queries, add, first)
+        found = jax.lax.fori_loop(number, row.blocks, add, first)
+        d_keys, d_values, along = found
         if rule.normalise:
             size = row.load(row.sizes[K], number)
             along *= size * size / k.shape[1]
@@ -285,7 +287,8 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
         row.store_part(d_qkv, number, K, d_keys)
         row.store_part(d_qkv, number, V, d_values)
 
-    def of_queries(number: Any) -> None:
+    def of_queries(number: Any) -> Any:
+        """Returns the gradient of the table."""
         q, none = row.part(number, Q), jnp.zeros((block,), jnp.float32)
 
         def add(other: Any, carry: Any) -> Any:
@@ -306,18 +309,8 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
 
         zeros = jnp.zeros(q.shape, jnp.float32)
         first = zeros, none, *(none for _ in rule.biases)
-        begin = row.first_key(number)
-        found = jax.lax.fori_loop(begin, number + 1, add, first)
+        found = jax.lax.fori_loop(0, number + 1, add, first)
         d_queries, along, *d_columns = found
-        for ref in d_bias:
-
-            def clear(other: Any, _: None, ref: Any = ref) -> None:
-                chosen, mask = row.pairs(ref, number, other)
-                zeros = jnp.zeros((block, block), ref.dtype)
-                triton.store(chosen, zeros, mask=mask)
-
-            jax.lax.fori_loop(0, begin, clear, None)
-            jax.lax.fori_loop(number + 1, blocks, clear, None)
         columns = jnp.arange(COLUMNS)
         sums = jnp.zeros((COLUMNS,), jnp.float32)
         for column, found in zip(rule.biases, d_columns, strict=True):
@@ -329,17 +322,25 @@ def backward_kernel(rule: Rule, tiling: Tiling, tokens: int, *refs: Any) -> None
             d_queries -= (along * size * size / q.shape[1])[:, None] * q
         else:
             d_queries *= row.numbers[FACTOR]
-        d_table[pl.ds(number, 1)] = sums[None]
         row.store_part(d_qkv, number, Q, d_queries)
+        return sums
 
-    if tiling.share > 1:
+    program = pl.program_id(2)
+    if rule.packed or tiling.share > 1:
 
-        def step(i: Any, _: None) -> None:
+        def step(i: Any, sums: Any) -> Any:
             of_keys(i)
-            of_queries(i)
+            return sums + of_queries(i)
 
-        jax.lax.fori_loop(*tiling.own(tokens), step, None)
+        own = own_blocks(rule, tiling, row)
+        sums = jax.lax.fori_loop(*own, step, jnp.zeros((COLUMNS,), jnp.float32))
+        d_table[pl.ds(program, 1)] = sums[None]
     else:
-        number = pl.program_id(2)
-        pl.when(number < blocks)(lambda: of_keys(number))
-        pl.when(number >= blocks)(lambda: of_queries(number - blocks))
+        blocks = row.blocks
+        pl.when(program < blocks)(lambda: of_keys(program))
+
+        def last() -> None:
+            number = program - blocks
+            d_table[pl.ds(number, 1)] = of_queries(number)[None]
+
+        pl.when(program >= blocks)(last)

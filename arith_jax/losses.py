@@ -129,7 +129,7 @@ def progressive_loss(
         the paper uses, it draws a second Abacus offset; here both passes share one.
     """
     key_full, key_random = jax.random.split(key)
-    start = batch.start if isinstance(batch, PackedBatch) else None
+    lengths = batch.lengths if isinstance(batch, PackedBatch) else None
     factor = throttle_factor(config) if throttle else 1.0
     read = None
     if most_read is not None:
@@ -145,7 +145,7 @@ def progressive_loss(
             num_trained=k,
             key=key,
             train=True,
-            start=start,
+            lengths=lengths,
             read=read,
         )
         return factor * cross_entropy(logits, batch, reduction), logits

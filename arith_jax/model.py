@@ -144,7 +144,7 @@ class Transformer(nn.Module):
 def make_context(
     abacus: Int[Array, "b t"],
     blocks: Blocks | None = None,
-    start: Int[Array, "b t"] | None = None,
+    lengths: Int[Array, "b n"] | None = None,
     levels: int = 1,
 ) -> Context:
     """Context of whole rows: every token is a query and a key.
@@ -155,14 +155,15 @@ def make_context(
     """
     index = jnp.arange(abacus.shape[1])[None, :]
     if levels > 1:
-        if blocks is not None or start is not None:
+        if blocks is not None or lengths is not None:
             raise ValueError("ids with levels are for whole rows of one problem")
         return context_of(levels, index, index, abacus, abacus)
-    if start is not None:
+    if lengths is not None:
         if blocks is not None:
             raise ValueError("blocks are for evaluation: rows of one problem each")
+        start = positions.problem_starts(lengths, abacus.shape[1])
         place, index = positions.without_offset(abacus, start), index - start
-        return Context(index, index, place, place, abacus, None, start)
+        return Context(index, index, place, place, abacus, None, start, lengths)
     place = positions.without_offset(abacus)
     band = None if blocks is None else make_band(place, blocks)
     return Context(index, index, place, place, abacus, band)
@@ -235,7 +236,7 @@ def forward(
     train: bool = False,
     state: Float[Array, "b t d"] | None = None,
     blocks: Blocks | None = None,
-    start: Int[Array, "b t"] | None = None,
+    lengths: Int[Array, "b n"] | None = None,
     read: Read | None = None,
 ) -> Float[Array, "b t v"]:
     """Logits after `num_frozen` recurrences without gradient and then `num_trained`.
@@ -253,12 +254,12 @@ def forward(
         state: State before the first recurrence; default: what the config says.
         blocks: Attend within blocks of this size (`banded.fitting_blocks`), which is
             exact for a window of Abacus ids; static. Default: whole rows.
-        start: `PackedBatch.start`, for rows of several problems. Default: one each.
+        lengths: `PackedBatch.lengths`, for rows of several problems. Default: one each.
         read: The tokens whose logits are wanted, 0 for the others; with `config.unroll`
             those others are left out of the end of the last layer. Default: all.
     """
     model = Transformer(config)
-    context = make_context(abacus, blocks, start, config.position_levels)
+    context = make_context(abacus, blocks, lengths, config.position_levels)
     key = jax.random.key(0) if key is None else key
     num_trained = config.recurrences if num_trained is None else num_trained
     key_state, key_noise = jax.random.split(key)

@@ -6,7 +6,7 @@ tokens they take, and the r-th shortest shares a row with the r-th longest; for 
 problems in a row such rows are sorted and joined in the same way, and so on. If r is
 uniform, so is each problem's pair of lengths. The shapes stay static, and nothing is
 sorted or searched at run time.
-Imports `vocab` and `arithmetic`.
+Imports `vocab`, `positions` and `arithmetic`.
 """
 
 import functools
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from arith_jax import vocab
+from arith_jax import positions, vocab
 from arith_jax.arithmetic import Arithmetic, mixed_kind
 from arith_jax.digits import word_below
 
@@ -28,16 +28,13 @@ class PackedBatch(NamedTuple):
     """Rows of several problems each, then `PAD`.
 
     A problem is read up to its last answer digit: its `EOS` is a label, never read.
-    `mask` is True where the label counts; `start` is the place in the row of the first
-    token of each token's own problem, to whose last one the padding belongs; `lengths`
-    are the tokens read of every problem.
+    `mask` is True where the label counts; `lengths` are the tokens of each problem.
     """
 
     ids: Int[Array, "b t"]
     positions: Int[Array, "b t"]
     labels: Int[Array, "b t"]
     mask: Bool[Array, "b t"]
-    start: Int[Array, "b t"]
     lengths: Int[Array, "b n"]
 
 
@@ -109,7 +106,7 @@ def draw_lengths(
 
 def join(
     ids: Int[Array, "n t"],
-    positions: Int[Array, "n t"],
+    abacus: Int[Array, "n t"],
     mask: Bool[Array, "n t"],
     problems: int,
     width: int,
@@ -118,18 +115,18 @@ def join(
 
     Args:
         ids: A problem a row, `PAD` after its `EOS`, the last token `PAD` in any case.
-        positions: Abacus id of every token.
+        abacus: Abacus id of every token.
         mask: True at the tokens that must be predicted.
         problems: In a row.
         width: Tokens of a row.
     """
     longest = ids.shape[1] - 1
     lengths = jnp.argmax(ids == vocab.EOS, axis=1).reshape(-1, problems)
-    ends = jnp.cumsum(lengths, axis=1)
+    ends = jnp.cumsum(lengths, axis=1)[:, None, :-1]
     place = jnp.arange(width)[None]
-    own = jnp.sum(place[..., None] >= ends[:, None, :-1], axis=-1)
-    start = jnp.take_along_axis(ends - lengths, own, axis=1)
-    index = own * longest + jnp.minimum(place - start, longest - 1)
+    own = jnp.sum(ends <= place[..., None], axis=-1)
+    inside = place - positions.problem_starts(lengths, width)
+    index = own * longest + jnp.minimum(inside, longest - 1)
 
     def joined(values: Array) -> Array:
         rows = values.reshape(-1, problems * longest)
@@ -138,10 +135,9 @@ def join(
     inputs = jnp.where(ids == vocab.EOS, vocab.PAD, ids)[:, :-1]
     return PackedBatch(
         joined(inputs),
-        joined(positions[:, :-1]),
+        joined(abacus[:, :-1]),
         joined(ids[:, 1:]),
         joined(mask[:, 1:]),
-        start,
         lengths,
     )
 
@@ -151,5 +147,6 @@ def count_in_problems(
 ) -> Int[Array, "b n"]:
     """Tokens of each problem where a value is True."""
     first = jnp.cumsum(batch.lengths, axis=1) - batch.lengths
-    own = batch.start[:, None, :] == first[:, :, None]
+    start = positions.problem_starts(batch.lengths, values.shape[1])
+    own = start[:, None, :] == first[:, :, None]
     return jnp.sum(own & values[:, None, :], axis=2)

@@ -69,7 +69,7 @@ def without_offset(
 
     Args:
         abacus: Ids, of one offset in a row.
-        start: `PackedBatch.start`, in rows of several problems, each of which begins
+        start: From `problem_starts`, in rows of several problems, each of which begins
             with the first digit of a number. Default: there is one problem.
     """
     if start is not None:
@@ -78,6 +78,19 @@ def without_offset(
         largest = jnp.iinfo(abacus.dtype).max
         first = jnp.min(jnp.where(abacus > 0, abacus, largest), axis=1, keepdims=True)
     return jnp.where(abacus > 0, abacus - first + 1, 0)
+
+
+def problem_starts(lengths: Int[Array, "b n"], width: int) -> Int[Array, "b t"]:
+    """Place in the row of the first token of each token's own problem.
+
+    Args:
+        lengths: Tokens of each problem of a row, one after another; what is left of the
+            row belongs to the last one.
+        width: Tokens of a row.
+    """
+    ends = jnp.cumsum(lengths, axis=1)[:, None, :-1]
+    is_before = ends <= jnp.arange(width)[None, :, None]
+    return jnp.max(jnp.where(is_before, ends, 0), axis=-1, initial=0)
 
 
 def coupled_positions(

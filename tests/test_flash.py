@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, flash, kernels, losses, model_config, train
-from arith_jax.flash_kernels import Rule
+from arith_jax import (
+    data,
+    flash,
+    kernels,
+    losses,
+    model_config,
+    positions,
+    train,
+)
+from arith_jax.flash_kernels import Rule, Tiling
 from arith_jax.model import init_params
 from arith_jax.model_config import ModelConfig
 from configs import abacus_add
@@ -36,17 +44,17 @@ def example(seed=0):
     """Queries, keys and values; the problems and ids of rows; learned numbers."""
     keys = jax.random.split(jax.random.key(seed), 6)
     qkv = jax.random.normal(keys[0], (ROWS, TOKENS, 3, HEADS, WIDTH))
-    first = jnp.array([[13], [57]])
-    start = jnp.where(jnp.arange(TOKENS)[None] < first, 0, first)
+    # The second row ends in padding.
+    lengths = jnp.array([[13, 40, 17], [33, 1, 30]])
     place = jax.random.randint(keys[1], (ROWS, TOKENS), 0, 8)
     factor = jax.random.uniform(keys[2], (HEADS,), minval=0.2)
     bias = jax.random.normal(keys[3], (HEADS, 2 * EDGE + 1))
     dense = jax.random.normal(keys[4], (ROWS, HEADS, TOKENS, TOKENS))
     d_out = jax.random.normal(keys[5], (ROWS, TOKENS, HEADS, WIDTH))
-    return qkv, start, place, factor, bias, dense, d_out
+    return qkv, lengths, place, factor, bias, dense, d_out
 
 
-def plain(rule, qkv, start, place, factor, bias, dense):
+def plain(rule, qkv, lengths, place, factor, bias, dense):
     """The same attention by the formula, with whole rows of logits."""
     q, k, v = (qkv[:, :, i] for i in range(3))
     if rule.normalise:
@@ -60,9 +68,10 @@ def plain(rule, qkv, start, place, factor, bias, dense):
     if rule.dense:
         logits += dense
     index = jnp.arange(TOKENS)
-    seen = (index[:, None] >= index[None])[None] & (
-        start[:, :, None] == start[:, None, :]
-    )
+    seen = (index[:, None] >= index[None])[None]
+    if rule.packed:
+        start = positions.problem_starts(lengths, TOKENS)
+        seen = seen & (start[:, :, None] == start[:, None, :])
     if rule.window is not None:
         is_far = (jnp.abs(difference) > rule.window) & (place > 0)[:, None, :]
         seen = seen & ~is_far
@@ -73,8 +82,9 @@ def plain(rule, qkv, start, place, factor, bias, dense):
 @pytest.mark.parametrize(
     "rule",
     [
-        Rule(edge=EDGE, window=2, normalise=True),
-        Rule(edge=0, window=None, normalise=False, dense=True),
+        Rule(edge=EDGE, window=2, normalise=True, packed=True),
+        Rule(edge=0, window=None, normalise=False, dense=True, packed=True),
+        pytest.param(Rule(EDGE, 2, True), marks=pytest.mark.slow),
         pytest.param(Rule(0, None, False), marks=pytest.mark.slow),
         pytest.param(Rule(EDGE, None, True, True), marks=pytest.mark.slow),
     ],
@@ -82,16 +92,17 @@ def plain(rule, qkv, start, place, factor, bias, dense):
 )
 def test_output_and_gradients_are_those_of_the_formula(rule):
     # More than two blocks, the last of which ends past the row.
-    qkv, start, place, factor, bias, dense, d_out = example()
+    qkv, lengths, place, factor, bias, dense, d_out = example()
+    bounds = flash.bounds(lengths, TOKENS) if rule.packed else None
 
     def by_kernel(qkv, factor, bias, dense):
         table = flash.make_table(factor, bias if rule.edge else None, HEADS)
         pairs = dense if rule.dense else None
-        out = flash.attend(rule, qkv, flash.codes(start, place), table, pairs)
+        out = flash.attend(rule, qkv, place, table, bounds, pairs)
         return jnp.sum(out * d_out)
 
     def by_formula(qkv, factor, bias, dense):
-        return jnp.sum(plain(rule, qkv, start, place, factor, bias, dense) * d_out)
+        return jnp.sum(plain(rule, qkv, lengths, place, factor, bias, dense) * d_out)
 
     numbers = (0, 1, 2, 3) if rule.normalise else (0, 2, 3)
     arguments = (qkv, factor, bias, dense)
@@ -99,16 +110,16 @@ def test_output_and_gradients_are_those_of_the_formula(rule):
     right, expected = jax.jit(jax.value_and_grad(by_formula, numbers))(*arguments)
     np.testing.assert_allclose(value, right, rtol=1e-5)
     for own, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(own, other, atol=5e-5)
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize(("short", "many"), [(0, 10**6), (128, 1), (128, 10)])
 def test_the_tiling_changes_nothing(short, many, monkeypatch):
-    qkv, start, place, factor, bias, _, d_out = example()
+    qkv, _, place, factor, bias, _, d_out = example()
     rule, table = Rule(EDGE, 2, True), flash.make_table(factor, bias, HEADS)
 
     def loss(qkv, table):
-        out = flash.attend(rule, qkv, flash.codes(start, place), table)
+        out = flash.attend(rule, qkv, place, table)
         return jnp.sum(out * d_out)
 
     expected = jax.jit(jax.grad(loss, (0, 1)))(qkv, table)
@@ -121,15 +132,31 @@ def test_the_tiling_changes_nothing(short, many, monkeypatch):
     assert usual != tilings()
     found = jax.jit(jax.grad(lambda *args: loss(*args), (0, 1)))(qkv, table)
     for own, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(own, other, atol=2e-5)
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=2e-5)
+
+
+def test_the_blocks_of_packed_rows_change_nothing(monkeypatch):
+    qkv, lengths, place, factor, bias, _, d_out = example()
+    table, bounds = flash.make_table(factor, bias, HEADS), flash.bounds(lengths, TOKENS)
+    rule = Rule(EDGE, 2, True, packed=True)
+
+    def loss(qkv, table):
+        return jnp.sum(flash.attend(rule, qkv, place, table, bounds) * d_out)
+
+    expected = jax.jit(jax.grad(loss, (0, 1)))(qkv, table)
+    other = 48 - flash.PACKED.block  # 16 or 32
+    monkeypatch.setattr(flash, "PACKED", Tiling(block=other))
+    found = jax.jit(jax.grad(lambda *args: loss(*args), (0, 1)))(qkv, table)
+    for own, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=2e-5)
 
 
 def test_a_bias_shared_by_all_rows_gets_the_sum_of_their_gradients():
-    qkv, start, place, factor, _, dense, d_out = example()
+    qkv, _, place, factor, _, dense, d_out = example()
     rule, table = Rule(0, None, False, True), flash.make_table(factor, None, HEADS)
 
     def loss(bias):
-        out = flash.attend(rule, qkv, flash.codes(start, place), table, bias)
+        out = flash.attend(rule, qkv, place, table, None, bias)
         return jnp.sum(out * d_out)
 
     shared = dense[:1]
@@ -146,13 +173,10 @@ def test_no_more_biases_than_columns():
     # Whose id is more than two above the query's is hidden.
     assert Rule(edge=3, window=2, normalise=False).biases == list(range(1, 7))
     assert Rule(edge=0, window=2, normalise=False).biases == []
-    assert flash.fits(100, 64, 6)
-    assert not flash.fits(100, 64, 7)
-    assert not flash.fits(100, 24, 2)
-    assert not flash.fits(100, 8, 2)
-    # Differences of ids must stay below those of two problems.
-    assert flash.fits(2**14 - 1, 64, 2)
-    assert not flash.fits(2**14, 64, 2)
+    assert flash.fits(64, 6)
+    assert not flash.fits(64, 7)
+    assert not flash.fits(24, 2)
+    assert not flash.fits(8, 2)
 
 
 @pytest.mark.parametrize("name", models.slow_but(EXPERIMENTS, ("ours, packed", "fire")))

@@ -550,7 +550,7 @@ def test_ids_past_their_level_are_refused(tiny):
 
 def test_levels_are_for_whole_rows():
     ids = jnp.zeros((1, 4), int)
-    for levels, changes in ((2, {"blocks": Blocks(32, 3)}), (3, {"start": ids})):
+    for levels, changes in ((2, {"blocks": Blocks(32, 3)}), (3, {"lengths": ids})):
         with pytest.raises(ValueError, match="ids with levels are for whole rows"):
             make_context(ids, levels=levels, **changes)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import data, losses, model, packing, vocab
+from arith_jax import data, losses, model, packing, positions, vocab
 from arith_jax.banded import Blocks
 from arith_jax.experiment import Experiment
 from configs import abacus_add
@@ -57,11 +57,10 @@ def unpack(packed, width):
     positions, mask = np.zeros_like(ids), np.zeros(ids.shape, bool)
     for row in range(len(packed.ids)):
         end = np.flatnonzero(packed.ids[row])[-1] + 1
-        starts = sorted(set(packed.start[row].tolist()))
-        assert len(starts) == problems
-        for number, (start, stop) in enumerate(itertools.pairwise([*starts, end])):
+        bounds = [0, *np.cumsum(packed.lengths[row]).tolist()]
+        assert bounds[-1] == end
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
             length, out = stop - start, problems * row + number
-            assert length == packed.lengths[row, number]
             ids[out, :length] = packed.ids[row, start:stop]
             ids[out, length] = vocab.EOS
             positions[out, :length] = packed.positions[row, start:stop]
@@ -85,11 +84,12 @@ def test_packed_problems_are_true_and_keep_their_positions(config, packed):
 
 def test_labels_are_what_follows_in_the_own_problem(packed):
     labels, mask = losses.targets(unpack(packed, 30))
-    packed = jax.device_get(packed)
+    starts = positions.problem_starts(packed.lengths, packed.ids.shape[1])
+    packed, starts = jax.device_get((packed, starts))
     problems = packed.lengths.shape[1]
     for row in range(len(packed.ids)):
-        for number, start in enumerate(sorted(set(packed.start[row].tolist()))):
-            own, out = packed.start[row] == start, problems * row + number
+        for number, start in enumerate(sorted(set(starts[row].tolist()))):
+            own, out = starts[row] == start, problems * row + number
             counted = packed.labels[row][packed.mask[row] & own]
             assert counted.tolist() == labels[out][mask[out]].tolist()
             assert counted[-1] == vocab.EOS
@@ -175,7 +175,8 @@ def test_exact_match_counts_problems(packed):
     # One wrong token in the second problem of row 0, one in the first of row 1.
     for row, number in ((0, 1), (1, 0)):
         start = np.sum(packed.lengths[row, :number])
-        own = packed.mask[row] & (packed.start[row] == start)
+        starts = positions.problem_starts(packed.lengths, packed.ids.shape[1])
+        own = packed.mask[row] & (starts[row] == start)
         logits = logits.at[row, np.flatnonzero(own)[0]].set(jnp.eye(19)[vocab.UNK])
     right = losses.correct_rows(logits, packed)
     assert np.flatnonzero(~np.asarray(right)).tolist() == [1, problems]
@@ -215,4 +216,4 @@ def test_what_does_not_fit_packing_is_refused(section, key, value, message):
 
 def test_blocks_need_rows_of_one_problem(packed):
     with pytest.raises(ValueError, match="rows of one problem"):
-        model.make_context(packed.positions, Blocks(32, 3), packed.start)
+        model.make_context(packed.positions, Blocks(32, 3), packed.lengths)
