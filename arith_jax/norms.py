@@ -22,7 +22,7 @@ from arith_jax.kernels import triton
 # Numbers that a program of the forward and of the backward pass holds at a time, at
 # least one row; the widest row. One group of threads a program has nobody to wait for.
 HELD, HELD_BACKWARD, WIDEST = 1024, 512, 4096
-PROGRAMS = 2112  # of the backward pass: 16 for each multiprocessor of an H100
+PROGRAMS = 1056  # of the backward pass: 8 for each multiprocessor of an H100
 
 
 def standardised(x: Any, eps: float) -> tuple[Any, Any]:
