@@ -19,10 +19,17 @@ class Norm(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, *inputs: Float[Array, "*dims d"]) -> Float[Array, "*dims d"]:
-        """Adds up and normalises the last axis."""
+    def __call__(
+        self,
+        *inputs: Float[Array, "*dims d"],
+        added: Float[Array, "*dims d"] | None = None,
+    ) -> Float[Array, "*dims d"]:
+        """Adds up and normalises the last axis; `added` is added to the result."""
         parts = ScaleAndBias(name="LayerNorm_0")(inputs[0].shape[-1])
-        return norms.layer_norm(inputs, *parts, *norm_options(self.config, inputs[0]))
+        options = norm_options(self.config, inputs[0])
+        if added is not None:
+            return norms.plus(inputs, *parts, added, *options)
+        return norms.layer_norm(inputs, *parts, *options)
 
 
 class NormBeside(nn.Module):
@@ -92,8 +99,12 @@ class Layer(nn.Module):
         context: Context,
         cache: Cache | None,
         read: Read | None = None,
+        added: Float[Array, "b t d"] | None = None,
     ) -> tuple[Float[Array, "b a d"], Cache | None]:
-        """The new state, of the tokens that are read if any are, and the cache."""
+        """The new state, of the tokens that are read if any are, and the cache.
+
+        `added` is added to the new state, in one operation with the last norm.
+        """
         cfg = self.config
         norm = lambda name: Norm(cfg, name=name)
         before = lambda name: NormBeside(cfg, name=name)
@@ -107,4 +118,5 @@ class Layer(nn.Module):
         if read is not None:
             x = reading.take(x, read)
         x, branch = before("mlp_in_norm")(norm("attention_norm")(x, out))
-        return norm("mlp_norm")(x, Mlp(cfg, name="mlp")(branch)), cache
+        out = Mlp(cfg, name="mlp")(branch)
+        return norm("mlp_norm")(x, out, added=added), cache

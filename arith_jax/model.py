@@ -102,8 +102,11 @@ class Transformer(nn.Module):
         context: Context,
         caches: Sequence[Cache],
         read: Read | None,
+        added: Float[Array, "b t d"] | None = None,
     ) -> tuple[Float[Array, "b a d"], list[Cache]]:
         """Every layer with its slice of the stacked parameters, without a scan.
+
+        What is to be `added` to the new state is, by the last norm.
 
         A scan, unrolled or not, keeps what the backward pass needs of all layers in one
         array, and all caches in another: what is written there is copied in and out.
@@ -117,9 +120,9 @@ class Transformer(nn.Module):
             weights = jax.tree.unflatten(tree, [part[index][0] for part in parts])
             rngs = {"noise": self.make_rng("noise")} if self.has_rng("noise") else {}
             cache = caches[index] if caches else None
-            wanted = read if index == self.config.layers - 1 else None
+            last = (read, added) if index == self.config.layers - 1 else ()
             state, cache = layer.apply(
-                {"params": weights}, state, emb, context, cache, wanted, rngs=rngs
+                {"params": weights}, state, emb, context, cache, *last, rngs=rngs
             )
             written += [] if cache is None else [cache]
         return state, written
@@ -224,6 +227,18 @@ def initial_state(
     return (0.02 * jax.random.normal(key, emb.shape)).astype(emb.dtype)
 
 
+@jax.custom_vjp
+def with_gradient(
+    state: Float[Array, "b t d"], part: Float[Array, "b t d"]
+) -> Float[Array, "b t d"]:
+    """The state; its gradient is also that of a part, which was added without one."""
+    del part
+    return state
+
+
+with_gradient.defvjp(lambda state, _: (state, None), lambda _, d_out: (d_out, d_out))
+
+
 def forward(
     config: ModelConfig,
     params: dict[str, Any],
@@ -270,24 +285,37 @@ def forward(
 
     emb = run(params, "embed", ids, context)
     reached = initial_state(config, emb, key_state) if state is None else state
+    # In turn, the last norm of a recurrence adds the injection of the next one.
+    is_ahead = bool(config.unroll and config.injection == "recurrence" and num_trained)
+    if is_ahead:
+        reached = reached + emb
+
+    def recur(weights: Any, emb: Array, state: Array, index: Any, is_last: bool):
+        args = state, emb, context, (), read if is_last else None
+        if is_ahead:
+            added = None if is_last else emb
+            return run(weights, "in_turn", *args, added, index=index)[0]
+        return run(weights, "core", *args, index=index)[0]
+
     if not (isinstance(num_frozen, int) and num_frozen == 0):
         frozen = jax.lax.stop_gradient((params, emb, reached))
 
         def frozen_step(index: Int[Array, ""], state: Float[Array, "b t d"]):
-            return run(frozen[0], "core", state, frozen[1], context, index=index)[0]
+            return recur(*frozen[:2], state, index, False)
 
         after = jax.lax.fori_loop(0, num_frozen, frozen_step, frozen[2])
+        if is_ahead:
+            after = with_gradient(after, emb)
         # Without frozen recurrences the gradient also reaches the initial state.
         reached = jnp.where(jnp.asarray(num_frozen) > 0, after, reached)
 
-    def step(state: Float[Array, "b t d"], index: Int[Array, ""] | int):
-        return run(params, "core", state, emb, context, index=index)[0], None
+    def step(state: Float[Array, "b t d"], index: Int[Array, ""]):
+        return recur(params, emb, state, index, False), None
 
     if config.unroll:
         for index in range(num_trained):
-            last = read if index == num_trained - 1 else None
-            args = reached, emb, context, (), last
-            reached, _ = run(params, "core", *args, index=num_frozen + index)
+            is_last = index == num_trained - 1
+            reached = recur(params, emb, reached, num_frozen + index, is_last)
     else:
         reached, _ = jax.lax.scan(step, reached, num_frozen + jnp.arange(num_trained))
     if read is not None and not (config.unroll and num_trained):

@@ -50,13 +50,15 @@ def load(number: Any, rows: int, refs: Any) -> tuple[Any, Any]:
     return first, mask
 
 
-def forward_kernel(eps: float, rows: int, *refs: Any) -> None:
-    """Norm of a block of rows: inputs, scale, bias and output."""
-    *inputs, scale, bias, out = refs
+def forward_kernel(eps: float, rows: int, count: int, *refs: Any) -> None:
+    """Norm of a block of rows: `count` inputs, scale, bias, what is added, output."""
+    inputs, (scale, bias, *added, out) = refs[:count], refs[count:]
     x, mask = load(pl.program_id(0), rows, inputs)
     unit, _ = standardised(x, eps)
-    found = unit * scale[...][None] + bias[...][None]
-    triton.store(out, found.astype(out.dtype), mask=mask)
+    found = (unit * scale[...][None] + bias[...][None]).astype(out.dtype)
+    for ref in added:
+        found += triton.load(ref, mask=mask, other=0)
+    triton.store(out, found, mask=mask)
 
 
 def backward_kernel(eps: float, rows: int, held: int, count: int, *refs: Any) -> None:
@@ -107,18 +109,19 @@ def run_forward(
     inputs: tuple[Float[Array, "n d"], ...],
     scale: Float[Array, " d"],
     bias: Float[Array, " d"],
+    added: tuple[Float[Array, "n d"], ...],
 ) -> Float[Array, "n d"]:
-    """The norm of a sum of rows, `held` rows at a time."""
+    """The norm of a sum of rows, and what is added to it, `held` rows at a time."""
     rows, width = inputs[0].shape
     block = pl.BlockSpec((held, width), lambda i: (i, 0))
     whole = pl.BlockSpec((width,), lambda i: (0,))
     return kernels.call(
-        functools.partial(forward_kernel, eps, rows),
+        functools.partial(forward_kernel, eps, rows, len(inputs)),
         (-(-rows // held),),
-        in_specs=[*(block for _ in inputs), whole, whole],
+        in_specs=[*(block for _ in inputs), whole, whole, *(block for _ in added)],
         out_specs=block,
         out_shape=jax.ShapeDtypeStruct((rows, width), dtype),
-    )(*inputs, scale, bias)
+    )(*inputs, scale, bias, *added)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -169,12 +172,26 @@ def layer_norm(
         dtype: Of the result; statistics are in float32.
         in_kernel: Whether a GPU's kernels do it (`fits`).
     """
+    return apply(inputs, scale, bias, (), eps, dtype, in_kernel)
+
+
+def apply(
+    inputs: tuple[Array, ...],
+    scale: Array,
+    bias: Array,
+    added: tuple[Array, ...],
+    eps: float,
+    dtype: str,
+    in_kernel: bool,
+) -> Array:
+    """`layer_norm`, plus one more array if there is one."""
     if not in_kernel:
         unit, _ = standardised(sum(inputs[1:], inputs[0]), eps)
-        return (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
+        out = (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
+        return sum(added, out)
     held = max(HELD // inputs[0].shape[-1], 1)
-    flat = tuple(map(kernels.as_rows, inputs))
-    out = run_forward(eps, dtype, held, flat, scale, bias)
+    flat, others = (tuple(map(kernels.as_rows, xs)) for xs in (inputs, added))
+    out = run_forward(eps, dtype, held, flat, scale, bias, others)
     return out.reshape(inputs[0].shape)
 
 
@@ -267,3 +284,33 @@ def beside_backward(
 
 
 beside.defvjp(beside_forward, beside_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def plus(
+    inputs: tuple[Float[Array, "*dims d"], ...],
+    scale: Float[Array, " d"],
+    bias: Float[Array, " d"],
+    added: Float[Array, "*dims d"],
+    eps: float,
+    dtype: str,
+    in_kernel: bool,
+) -> Float[Array, "*dims d"]:
+    """`layer_norm` plus an array of its dtype, in one operation.
+
+    Args:
+        inputs: What is added up before the norm; the rest as in `layer_norm`.
+        scale: Of the norm.
+        bias: Of the norm.
+        added: What is added after it.
+        eps: Added to the variance.
+        dtype: Of the norm.
+        in_kernel: Whether a GPU's kernels do it.
+    """
+    return apply(inputs, scale, bias, (added,), eps, dtype, in_kernel)
+
+
+plus.defvjp(
+    lambda inputs, scale, *rest: (plus(inputs, scale, *rest), (inputs, scale)),
+    lambda *args: (*backward(*args), args[-1]),
+)

@@ -308,11 +308,19 @@ def looped(tiny, recurrences=4):
 
 
 @pytest.mark.parametrize(
-    ("n", "k"),
-    [(0, 1), (2, 1), pytest.param(1, 2, marks=pytest.mark.slow), (3, 0)],
+    ("n", "k", "unroll"),
+    [
+        (0, 1, False),
+        (2, 1, False),
+        pytest.param(1, 2, False, marks=pytest.mark.slow),
+        (3, 0, False),
+        (2, 2, True),
+        pytest.param(0, 2, True, marks=pytest.mark.slow),
+        pytest.param(2, 0, True, marks=pytest.mark.slow),
+    ],
 )
-def test_no_gradient_flows_through_the_first_recurrences(tiny, n, k):
-    config = looped(tiny)
+def test_no_gradient_flows_through_the_first_recurrences(tiny, n, k, unroll):
+    config = dataclasses.replace(looped(tiny), unroll=unroll)
     params, batch = moved(init_params(config, jax.random.key(0))), example_batch()
     context, network = make_context(batch.positions), Transformer(config)
 

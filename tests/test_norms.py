@@ -63,6 +63,34 @@ def test_what_goes_past_a_norm_adds_its_gradient(in_kernel, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("in_kernel", [False, True])
+def test_what_is_added_after_a_norm_gets_the_gradient_of_the_sum(
+    in_kernel, monkeypatch
+):
+    monkeypatch.setattr(norms, "HELD", 8 * 64)
+    monkeypatch.setattr(norms, "HELD_BACKWARD", 8 * 64)
+    keys = jax.random.split(jax.random.key(0), 6)
+    *inputs, added, weights = (jax.random.normal(key, (4, 9, 64)) for key in keys[:4])
+    scale, bias = (jax.random.normal(key, (64,)) for key in keys[4:])
+    options = 1e-6, "float32"
+
+    def at_once(inputs, scale, bias, added):
+        return norms.plus(inputs, scale, bias, added, *options, in_kernel)
+
+    def apart(inputs, scale, bias, added):
+        return norms.layer_norm(inputs, scale, bias, *options, False) + added
+
+    def gradients(function):
+        loss = lambda *args: jnp.sum(function(*args) ** 2 * weights)
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3)))(
+            tuple(inputs), scale, bias, added
+        )
+
+    found, expected = gradients(at_once), gradients(apart)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+
+
 def test_gradient_of_rows_of_a_table_is_a_scatter_s():
     table = jax.random.normal(jax.random.key(0), (7, 4))
     ids = jnp.array([[0, 3, 3, 6], [3, 1, 0, 0]])
