@@ -85,7 +85,7 @@ def train_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("samples/s", f"{found['samples_per_second']:,.0f}"),
         ("tokens/s, padding included", f"{found['tokens_per_second']:,.0f}"),
         ("tokens/s, without padding", f"{found['useful_tokens_per_second']:,.0f}"),
-        ("step, as in the train loop", milliseconds(found["step_seconds"])),
+        ("step, each waited for", milliseconds(found["step_seconds"])),
         (
             f"step, in groups of {found['group_steps']}",
             milliseconds(found["group_seconds"], found["group_steps"]),

@@ -169,6 +169,8 @@ def sample_depth(config: ModelConfig, seed: int, step: int) -> tuple[int, int]:
     k must be static under jit, so it cannot come from a traced key. A function of
     (seed, step) alone, so a resumed run draws what an unbroken one would.
     """
+    if config.recurrences == 1:
+        return 0, 1
     rng = np.random.default_rng([seed, step])
     n = int(rng.integers(0, config.recurrences))
     k = int(rng.integers(1, min(config.recurrences - n, config.max_backprop) + 1))

@@ -67,12 +67,13 @@ class OptimConfig:
 
 def lr_multiplier(
     config: OptimConfig, fraction: Float[Array, ""] | float
-) -> Float[Array, ""]:
+) -> Float[Array, ""] | float:
     """Factor on both learning rates: warm-up from 0, constant, linear to the final.
 
     Args:
         config: `warmup`, `decay_start` as fractions of the budget.
-        fraction: Part of the budget used up, 0 to 1.
+        fraction: Part of the budget used up, 0 to 1; of a Python number the host
+            works the factor out, without waiting for a device.
 
     Source:
         The original's "budget-constant": warm-up 0.1, decay from 0.9 to 0.
@@ -80,8 +81,10 @@ def lr_multiplier(
     warm = fraction / max(config.warmup, 1e-9)
     left = (1 - fraction) / max(1 - config.decay_start, 1e-9)
     final = config.final_learning_rate
-    multiplier = jnp.minimum(jnp.minimum(warm, 1.0), final + (1 - final) * left)
-    return jnp.clip(multiplier, 0.0, 1.0)
+    falling = final + (1 - final) * left
+    if isinstance(fraction, float):
+        return min(max(min(warm, falling), 0.0), 1.0)
+    return jnp.clip(jnp.minimum(warm, falling), 0.0, 1.0)
 
 
 def micro_batches(

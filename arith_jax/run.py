@@ -53,6 +53,8 @@ def run_training(
                 clock = Clock(progress.train_seconds, progress.compile_seconds)
                 log.step(metrics_record(experiment, progress), progress.fraction)
                 if clock.train_seconds - saved_at > config.checkpoint_minutes * 60:
+                    # Weights after a loss that is not finite must not be the last.
+                    train.read_metrics(progress.unread, progress.step)
                     checkpoints.save(progress.step, state, clock)
                     saved, saved_at = progress.step, clock.train_seconds
         step = int(state.step)
@@ -78,10 +80,8 @@ def metrics_record(
         "samples_per_second": round(samples / max(progress.train_seconds, 1e-9), 1),
     }
     record |= {name: float(value) for name, value in progress.metrics._asdict().items()}
-    if progress.step % experiment.train.log_every == 0:
-        # Computed on the device, it waits for the step in flight: not for every step.
-        multiplier = lr_multiplier(experiment.optim, progress.fraction)
-        record["learning_rate_multiplier"] = float(multiplier)
+    multiplier = lr_multiplier(experiment.optim, progress.fraction)
+    record["learning_rate_multiplier"] = float(multiplier)
     return record
 
 

@@ -1,6 +1,7 @@
 """What a run shows and writes: progress bar, metrics.jsonl, result.json."""
 
 import json
+import math
 import pathlib
 import platform
 import subprocess
@@ -118,7 +119,8 @@ class RunLog:
         self._file = path.open("a", buffering=1)
         self._every = every
         self._console = console
-        self._last_shown = 0.0
+        self._shown_at = -math.inf
+        self._newest = None
         columns = ("{task.description}", "{task.fields[status]}")
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn(columns[0]),
@@ -135,6 +137,8 @@ class RunLog:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._newest is not None and self._console.is_terminal:
+            self._show(*self._newest)
         self._bar.stop()
         self._file.close()
         if self._board is not None:
@@ -145,8 +149,7 @@ class RunLog:
 
         Args:
             record: step, samples, train_seconds, samples_per_second, loss (nats a
-                token), token_accuracy, exact_match and, where it is written,
-                learning_rate_multiplier.
+                token), token_accuracy, exact_match, learning_rate_multiplier.
             fraction: Part of the budget used up.
         """
         if record["step"] % self._every == 0:
@@ -154,6 +157,14 @@ class RunLog:
             if self._board is not None:
                 for name, value in record.items():
                     self._board.add_scalar(name, value, int(record["step"]))
+        self._newest = record, fraction
+        now = time.monotonic()
+        if now - self._shown_at > (0.1 if self._console.is_terminal else 10):
+            self._shown_at = now
+            self._show(*self._newest)
+
+    def _show(self, record: Mapping[str, float | int], fraction: float) -> None:
+        """Puts a step beside the bar, or prints it where there is none."""
         remaining = ""
         if fraction:  # nothing is known before the first step is done
             left = record["train_seconds"] * (1 - fraction) / fraction
@@ -163,10 +174,9 @@ class RunLog:
             f"loss {record['loss']:.4f}  in-distribution exact match "
             f"{record['exact_match']:.3f}{remaining}"
         )
-        self._bar.update(self._task, completed=fraction, status=status)
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_shown > 10:
-            self._last_shown = now
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=fraction, status=status)
+        else:
             self._console.print(status, soft_wrap=True)
 
 

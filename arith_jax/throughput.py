@@ -120,11 +120,11 @@ def useful_flops(experiment: Experiment, sizes: np.ndarray, step: int) -> float:
 
 
 def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
-    """Times training steps twice: in the rhythm of the train loop, and in groups.
+    """Times training steps twice: one by one, and in groups.
 
-    The loop reads the metrics of the step before, so the device always has a step to
-    do: single steps are timed like that. Rates are those of whole groups, from a wait
-    for the device to the next.
+    Single steps are timed by reading the metrics of the step before, so that the device
+    always has one to do; the train loop does that less often where steps are short.
+    Rates are those of whole groups, from a wait for the device to the next.
 
     Args:
         experiment: What to train.

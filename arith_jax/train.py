@@ -19,6 +19,10 @@ from arith_jax.data import DataConfig, training_batch
 from arith_jax.model import init_params
 from arith_jax.model_config import ModelConfig
 
+# At most between two readings of metrics. Each waits for a step; short steps, which a
+# host hardly keeps up with, take a third less time if most are not read.
+UNREAD_SECONDS = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -215,9 +219,9 @@ def compile_step(
 class Progress(NamedTuple):
     """What the loop reports after each step.
 
-    `state` is donated to the next step: read it before going on. `metrics` belong to
-    the step before (the first and last step's to itself), so reading them does not
-    stall the device.
+    `state` is donated to the next step: read it before going on. `unread` are the
+    step's own metrics, still on the device. `metrics` are those read last: at every
+    `log_every`-th step those of the step before, at the first and last step its own.
     Seconds are totals; `train_seconds` leaves `compile_seconds` out.
     """
 
@@ -225,6 +229,7 @@ class Progress(NamedTuple):
     step: int
     fraction: float
     metrics: losses.Metrics
+    unread: losses.Metrics
     train_seconds: float
     compile_seconds: float
 
@@ -244,9 +249,9 @@ def train(
 ) -> Iterator[Progress]:
     """Runs steps until the budget is used up, reporting after each.
 
-    The host only dispatches; it reads the metrics of the step before, which keeps one
-    step queued and the elapsed time honest. Nothing else here may touch the device: one
-    small operation waits for the queued step.
+    The host only dispatches; now and then it reads the metrics of the step before,
+    which keeps one step queued and the elapsed time honest. Nothing else here may touch
+    the device: one small operation waits for the queued step.
 
     Raises:
         FloatingPointError: If the loss is not finite; names the step.
@@ -256,13 +261,14 @@ def train(
     step = int(state.step)
     compile_seconds = clock.compile_seconds
     started = time.perf_counter() - clock.train_seconds - compile_seconds
-    pending: losses.Metrics | None = None
+    pending = shown = None
+    read_at = -math.inf
     while True:
         elapsed = time.perf_counter() - started - compile_seconds
         total = config.minutes * 60
         fraction = step / config.steps if config.steps else min(elapsed / total, 1.0)
         if fraction >= 1:
-            if pending is not None:
+            if pending is not None and config.minutes:
                 read_metrics(pending, step)
             return
         n, k = losses.sample_depth(model, seed, step)
@@ -275,14 +281,17 @@ def train(
             state, np.int32(seed), np.float32(fraction), np.int32(n)
         )
         step += 1
+        is_due = time.perf_counter() - read_at > UNREAD_SECONDS
         # The last step's own metrics are waited for: its time counts.
-        if pending is None or step == config.steps:
+        if shown is None or step == config.steps:
             shown = read_metrics(metrics, step)
-        else:
+            read_at = time.perf_counter()
+        elif pending is not None and (is_due or step % config.log_every == 0):
             shown = read_metrics(pending, step - 1)
+            read_at = time.perf_counter()
         pending = metrics
         elapsed = time.perf_counter() - started - compile_seconds
-        yield Progress(state, step, fraction, shown, elapsed, compile_seconds)
+        yield Progress(state, step, fraction, shown, metrics, elapsed, compile_seconds)
 
 
 def read_metrics(metrics: losses.Metrics, step: int) -> losses.Metrics:

@@ -99,7 +99,8 @@ def get_config() -> ConfigDict:
     c.train.throttle = False  # the original's constant factor for looped models
     c.train.libraries = False  # a GPU does products by its libraries only: compiled in
     # half the time, for runs of seconds
-    c.train.log_every = 10  # steps between lines of metrics.jsonl
+    # Steps between lines of metrics.jsonl; short ones are not waited for in between.
+    c.train.log_every = 10
     c.train.checkpoint_minutes = 5.0  # between checkpoints
     c.train.tensorboard = False  # also write event files (needs tensorboardX)
 

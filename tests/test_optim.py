@@ -16,7 +16,9 @@ PAPER = Experiment.from_dict(addition.get_config("arch=8x2").to_dict()).optim
 def test_learning_rate_warms_up_stays_and_cools_down():
     points = {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.5: 1.0, 0.9: 1.0, 0.95: 0.5, 1.0: 0.0}
     for fraction, expected in points.items():
-        assert optim.lr_multiplier(PAPER, fraction) == pytest.approx(expected, abs=1e-6)
+        for number in (fraction, jnp.float32(fraction)):
+            found = optim.lr_multiplier(PAPER, number)
+            assert found == pytest.approx(expected, abs=1e-6)
     ours = dataclasses.replace(PAPER, decay_start=0.5, final_learning_rate=0.2)
     assert optim.lr_multiplier(ours, 0.75) == pytest.approx(0.6)
     assert optim.lr_multiplier(ours, 1.0) == pytest.approx(0.2)

@@ -51,6 +51,17 @@ def test_metrics_of_a_resumed_run_read_like_an_unbroken_one(tmp_path):
     assert steps_in(tmp_path) == [2, 4, 6, 8, 10]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_the_last_step_at_the_end(tmp_path, terminal):
+    console = rich.console.Console(file=io.StringIO(), force_terminal=terminal)
+    with runlog.RunLog(tmp_path, 0, 2, False, console) as log:
+        for step in range(1, 8):
+            log.step({"step": step, **RECORD}, step / 10)
+    shown = console.file.getvalue()
+    assert ("step 7 " in shown) == terminal
+    assert ("step 1 " in shown) != terminal
+
+
 def test_tensorboard_is_written_if_asked_and_named_if_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match=r"train.tensorboard=True needs the package"):
@@ -100,3 +111,28 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
         weights_in(tmp_path / "broken"),
     )
     assert steps_in(tmp_path / "broken") == list(range(1, 9))
+
+
+def test_weights_after_a_loss_that_is_not_finite_are_not_saved(tmp_path, monkeypatch):
+    config = abacus_add.get_config("smoke")
+    config.train.steps, config.train.log_every = 8, 100
+    config.train.checkpoint_minutes = 0.0
+    built = experiment.Experiment.from_dict(config.to_dict())
+    original = train.compile_step
+
+    def broken_at_3(*args):
+        program = original(*args)
+
+        def step(state, *numbers):
+            number = int(state.step) + 1
+            state, metrics = program(state, *numbers)
+            return state, metrics._replace(loss=np.nan) if number == 3 else metrics
+
+        return step
+
+    monkeypatch.setattr(train, "compile_step", broken_at_3)
+    monkeypatch.setattr(train, "UNREAD_SECONDS", np.inf)
+    with pytest.raises(FloatingPointError, match="loss is nan at step 3; the last"):
+        run.run(built, tmp_path, "train")
+    saved = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert max(saved) == 2

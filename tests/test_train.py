@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -211,6 +212,29 @@ def test_loss_that_is_not_finite_stops_with_the_step(smoke):
     broken = jax.tree.map(lambda x: x * jnp.nan, state.params)
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 1; the last"):
         run(configs, state=state.replace(params=broken))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(math.inf, [1, 3, 6]), (-1.0, [1, 1, 2, 3, 4, 6])],
+)
+def test_metrics_are_read_at_times_and_at_the_end(
+    smoke, unbroken, monkeypatch, seconds, expected
+):
+    read, original = [], train.read_metrics
+
+    def noted(metrics, step):
+        read.append(step)
+        return original(metrics, step)
+
+    monkeypatch.setattr(train, "read_metrics", noted)
+    monkeypatch.setattr(train, "UNREAD_SECONDS", seconds)
+    configs = configs_of(smoke, train__steps=6, train__log_every=4)
+    state, metrics = run(configs)
+    assert read == expected
+    assert len(metrics) == 6
+    assert metrics[-1] == unbroken[1][-1]
+    assert_equal_trees(unbroken[0], state)
 
 
 @pytest.mark.parametrize(
