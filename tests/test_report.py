@@ -52,6 +52,13 @@ def test_speed_has_a_row_for_every_file():
         speed.speed_table({**records, "other": {}})
 
 
+def test_scaling_says_what_a_sum_and_layer_take():
+    row = {"samples_per_step": 200, "layers": 5, "seconds_per_step": 0.0321}
+    record = {"measured": {"scaling": [row | {"program_bytes": 3 * 2**30}]}}
+    line = speed.scaling_table(record).splitlines()[-1]
+    assert line == "| 200 | 5 | 32.1 ms | 32.10 us | 3,072 MiB |"
+
+
 def test_speed_says_what_was_measured():
     train = {"samples_per_second": 6557.4, "share_of_peak": 0.374}
     record = {"what": "train", "measured": {**train, "useful_share_of_peak": 0.21}}

@@ -61,6 +61,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
             "results": tables.results_table(results),
             "tasks": tables.tasks_table(results),
             "speed": speed.speed_table(load(RESULTS / "speed")),
+            "scaling": speed.scaling_table(load(RESULTS / "scaling")["train_16x1"]),
         },
         "docs/paper.md": {"short run": tables.paper_run(results)},
         "docs/length_generalization.md": {

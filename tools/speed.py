@@ -1,4 +1,4 @@
-"""The README's speed table, made from files of `python -m arith_jax.bench`."""
+"""The README's tables of speed, made from files of `python -m arith_jax.bench`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -75,4 +75,26 @@ def speed_table(records: Mapping[str, Mapping[str, Any]]) -> str:
         if name in records
     ]
     header = ["work", "device", "measured", "goal, H100", "the original, H100"]
+    return markdown(header, rows)
+
+
+def scaling_table(record: Mapping[str, Any]) -> str:
+    """Step time and planned memory by sums a step and by layers.
+
+    Whole, and by what they should be proportional to.
+    """
+    header = ["sums a step", "layers", "a step", "a sum and layer", "planned memory"]
+    rows = []
+    for row in record["measured"]["scaling"]:
+        samples, layers = row["samples_per_step"], row["layers"]
+        seconds = row["seconds_per_step"]
+        rows.append(
+            [
+                f"{samples:,}",
+                f"{layers}",
+                f"{1e3 * seconds:.1f} ms",
+                f"{1e6 * seconds / samples / layers:.2f} us",
+                f"{row['program_bytes'] / 2**20:,.0f} MiB",
+            ]
+        )
     return markdown(header, rows)

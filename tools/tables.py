@@ -204,9 +204,12 @@ def headline(results: Runs) -> str:
         diagonal(run, 1_000_000) for run in seeds_of(results, "abacus_add_far_gpu")
     ]
     at_1000 = counts([diagonal(run, 1_000) for run in laptop], " of ")
+    # The first run compiles; the others find its programs in the cache.
+    compiled = max(run["compile_seconds"] for run in gpu)
     return (
         f"Trained for {statistics.median(r['train_seconds'] for r in gpu):.1f} seconds "
-        f"on one {device(gpu[0]).removeprefix('NVIDIA ')}, on sums of at most "
+        f"on one {device(gpu[0]).removeprefix('NVIDIA ')} (compiled in "
+        f"{compiled:.0f}, once), on sums of at most "
         f"{trained_on(gpu[0])} digits, a model of {gpu[0]['num_params']:,} parameters "
         f"gets {counts(near, ' of ')} sums of 1,000 digits and "
         f"{counts(far, ' of ')} sums of 100,000 digits exactly right ({len(gpu)} "
