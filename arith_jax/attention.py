@@ -1,6 +1,6 @@
 """Attention: who sees whom, learned biases, caches.
 
-Imports `linear`, `positions`, `banded`, `reading` and `flash`.
+Imports `linear`, `biases`, `banded`, `reading` and `flash`.
 """
 
 import math
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from arith_jax import banded, flash, positions, reading
+from arith_jax import banded, biases, flash, reading
 from arith_jax.flash_kernels import MASKED, Rule
 from arith_jax.linear import Linear, matrix_init, qkv_init
 from arith_jax.model_config import TOKEN_POSITIONS, ModelConfig
@@ -157,13 +157,13 @@ class Attention(nn.Module):
             q = rms_normalise(q) * gain[None, None, :, None].astype(q.dtype)
             k = rms_normalise(k)
         if "rope" in cfg.positions:
-            q = positions.rotate(q, context.query)
-            k = positions.rotate(k, context.query)
+            q = biases.rotate(q, context.query)
+            k = biases.rotate(k, context.query)
         if "rotary_abacus" in cfg.positions:
-            q = positions.rotate(q, context.query_abacus)
-            k = positions.rotate(k, context.query_abacus)
+            q = biases.rotate(q, context.query_abacus)
+            k = biases.rotate(k, context.query_abacus)
         if cfg.length_scale:
-            factor = positions.log_length_factor(context.query + 1)
+            factor = biases.log_length_factor(context.query + 1)
             q = q * factor[:, :, None, None].astype(q.dtype)
         if cache is not None:
             cache = Cache(
@@ -192,7 +192,7 @@ class Attention(nn.Module):
             )
         bias = self.bias(context)
         if cfg.length_scale:
-            factor = positions.log_length_factor(context.query + 1)
+            factor = biases.log_length_factor(context.query + 1)
             bias = bias * factor[:, None, :, None]
         if self.has_rng("noise") and cfg.key_noise > 0:
             noise = jax.random.uniform(self.make_rng("noise"), k.shape[:2])
@@ -202,20 +202,18 @@ class Attention(nn.Module):
         self.sow("intermediates", "weights", weights)
         return out if band is None else banded.in_rows(out, band)
 
-    def relative(self, name: str, window: int) -> positions.RelativeBias:
+    def relative(self, name: str, window: int) -> biases.RelativeBias:
         """The bias on differences of the given ids."""
-        return positions.RelativeBias(
-            self.config.heads, window, name=f"relative_{name}"
-        )
+        return biases.RelativeBias(self.config.heads, window, name=f"relative_{name}")
 
     def fire(self, context: Context) -> Float[Array, "#b h t s"]:
         """FIRE's bias; of packed rows, picked from that of one row."""
         cfg = self.config
-        bias = positions.FireBias(cfg.heads, kernel_init=matrix_init(cfg), name="fire")
+        bias = biases.FireBias(cfg.heads, kernel_init=matrix_init(cfg), name="fire")
         if context.problem is None:
             return bias(context.query, context.key)
         index = jnp.arange(context.query.shape[1])[None]
-        return positions.chosen(bias(index, index)[0], context.query, cfg.dtype)
+        return biases.chosen(bias(index, index)[0], context.query, cfg.dtype)
 
     def bias(self, context: Context) -> Float[Array, "#b #h #t #s"]:
         """Sum of the learned position biases, before the length factor."""
@@ -245,14 +243,14 @@ def visible(config: ModelConfig, context: Context) -> Bool[Array, "#b t s"]:
     if context.problem is not None:
         seen = seen & (context.problem[:, None, :] == context.problem[:, :, None])
     if config.abacus_far == "mask":
-        seen = seen & ~positions.out_of_window(
+        seen = seen & ~biases.out_of_window(
             context.query_abacus, context.key_abacus, config.abacus_window
         )
     if context.query_line is None or context.key_line is None:
         return seen
-    hidden = positions.out_of_window(context.query_line, context.key_line, LINE_WINDOW)
+    hidden = biases.out_of_window(context.query_line, context.key_line, LINE_WINDOW)
     if context.query_column is not None and context.key_column is not None:
-        hidden = hidden | positions.out_of_window(
+        hidden = hidden | biases.out_of_window(
             context.query_column, context.key_column, COLUMN_WINDOW
         )
         other = context.query_line[:, :, None] != context.key_line[:, None, :]

@@ -29,7 +29,7 @@ from ml_collections import config_flags
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from arith_jax import evaluate, model, positions, runlog, train
+from arith_jax import biases, evaluate, model, runlog, train
 from arith_jax.data import evaluation_batch, round_up
 from arith_jax.experiment import Experiment
 from arith_jax.model_config import ModelConfig
@@ -56,7 +56,7 @@ def attention_outside(
         tokens, layers and heads.
     """
     weights = model.attention_weights(config, params, ids, abacus)
-    far = positions.out_of_window(abacus, abacus, NEAR)[None, None, :, None]
+    far = biases.out_of_window(abacus, abacus, NEAR)[None, None, :, None]
     share = jnp.sum(jnp.where(far, weights, 0.0), axis=-1)
     margin = jnp.log((1 - share + 1e-9) / (share + 1e-9))
     counted = jnp.broadcast_to(is_answer[None, None, :, None], share.shape)
