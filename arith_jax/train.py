@@ -19,8 +19,8 @@ from arith_jax.data import DataConfig, training_batch
 from arith_jax.model import init_params
 from arith_jax.model_config import ModelConfig
 
-# At most between two readings of metrics. Each waits for a step; short steps, which a
-# host hardly keeps up with, take a third less time if most are not read.
+# Of steps whose metrics are not read yet. Each reading waits for a step; short steps,
+# which a host hardly keeps up with, take a third less time if most are not read.
 UNREAD_SECONDS = 0.02
 
 
@@ -262,7 +262,7 @@ def train(
     compile_seconds = clock.compile_seconds
     started = time.perf_counter() - clock.train_seconds - compile_seconds
     pending = shown = None
-    read_at = -math.inf
+    read, read_at, pace = step, started, math.inf  # pace: seconds a step
     while True:
         elapsed = time.perf_counter() - started - compile_seconds
         total = config.minutes * 60
@@ -281,14 +281,17 @@ def train(
             state, np.int32(seed), np.float32(fraction), np.int32(n)
         )
         step += 1
-        is_due = time.perf_counter() - read_at > UNREAD_SECONDS
+        unread = step - 1 - read  # but for this step's
+        is_due = unread * pace >= UNREAD_SECONDS or step % config.log_every == 0
+        done = read
         # The last step's own metrics are waited for: its time counts.
         if shown is None or step == config.steps:
-            shown = read_metrics(metrics, step)
-            read_at = time.perf_counter()
-        elif pending is not None and (is_due or step % config.log_every == 0):
-            shown = read_metrics(pending, step - 1)
-            read_at = time.perf_counter()
+            shown, done = read_metrics(metrics, step), step
+        elif pending is not None and unread and is_due:
+            shown, done = read_metrics(pending, step - 1), step - 1
+        if done > read:
+            now = time.perf_counter()
+            read, read_at, pace = done, now, (now - read_at) / (done - read)
         pending = metrics
         elapsed = time.perf_counter() - started - compile_seconds
         yield Progress(state, step, fraction, shown, metrics, elapsed, compile_seconds)

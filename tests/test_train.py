@@ -1,5 +1,5 @@
 import dataclasses
-import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -216,7 +216,7 @@ def test_loss_that_is_not_finite_stops_with_the_step(smoke):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(math.inf, [1, 3, 6]), (-1.0, [1, 1, 2, 3, 4, 6])],
+    [(1e3, [1, 3, 6]), (0.0, [1, 2, 3, 4, 6])],
 )
 def test_metrics_are_read_at_times_and_at_the_end(
     smoke, unbroken, monkeypatch, seconds, expected
@@ -235,6 +235,23 @@ def test_metrics_are_read_at_times_and_at_the_end(
     assert len(metrics) == 6
     assert metrics[-1] == unbroken[1][-1]
     assert_equal_trees(unbroken[0], state)
+
+
+def test_no_more_than_one_long_step_is_queued(smoke, monkeypatch):
+    read, original, compile_step = [], train.read_metrics, train.compile_step
+
+    def noted(metrics, step):
+        read.append(step)
+        return original(metrics, step)
+
+    def long(*args):
+        program = compile_step(*args)
+        return lambda *args: time.sleep(2 * train.UNREAD_SECONDS) or program(*args)
+
+    monkeypatch.setattr(train, "read_metrics", noted)
+    monkeypatch.setattr(train, "compile_step", long)
+    run(configs_of(smoke, train__steps=5, train__log_every=100))
+    assert read == [1, 2, 3, 5]
 
 
 @pytest.mark.parametrize(
