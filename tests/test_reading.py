@@ -15,12 +15,13 @@ from tests import models
 MASK = jnp.array([[0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]], bool)
 
 # Ways through the model: layers in turn and in a scan, looped, of another norm.
+IN_TURN = {"model.unroll": True}
 EXPERIMENTS = {
-    "ours": (abacus_add, "smoke", {}),
-    "packed": (abacus_add, "smoke", {"data.problems_per_row": 4}),
+    "ours": (abacus_add, "smoke", IN_TURN),
+    "packed": (abacus_add, "smoke", IN_TURN | {"data.problems_per_row": 4}),
     "scan": (abacus_add, "smoke", {"model.unroll": False}),
-    "looped": (addition, "arch=1x16,pos=abacus,smoke", {}),
-    "lines": (abacus_mul, "smoke", {}),
+    "looped": (addition, "arch=1x16,pos=abacus,smoke", IN_TURN),
+    "lines": (abacus_mul, "smoke", IN_TURN),
 }
 # Of every kind of row; None: nearly all tokens are read.
 MOST_READ = {
