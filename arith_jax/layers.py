@@ -27,9 +27,9 @@ class Norm(nn.Module):
         """Adds up and normalises the last axis; `added` is added to the result."""
         parts = ScaleAndBias(name="LayerNorm_0")(inputs[0].shape[-1])
         options = norm_options(self.config, inputs[0])
-        if added is not None:
-            return norms.plus(inputs, *parts, added, *options)
-        return norms.layer_norm(inputs, *parts, *options)
+        return norms.layer_norm(
+            inputs, *parts, *options, () if added is None else (added,)
+        )
 
 
 class NormBeside(nn.Module):

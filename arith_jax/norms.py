@@ -161,6 +161,7 @@ def layer_norm(
     eps: float,
     dtype: str,
     in_kernel: bool,
+    added: tuple[Float[Array, "*dims d"], ...] = (),
 ) -> Float[Array, "*dims d"]:
     """LayerNorm over the last axis of the sum of some arrays of one shape and dtype.
 
@@ -171,20 +172,8 @@ def layer_norm(
         eps: Added to the variance.
         dtype: Of the result; statistics are in float32.
         in_kernel: Whether a GPU's kernels do it (`fits`).
+        added: What is added to the result, in its dtype.
     """
-    return apply(inputs, scale, bias, (), eps, dtype, in_kernel)
-
-
-def apply(
-    inputs: tuple[Array, ...],
-    scale: Array,
-    bias: Array,
-    added: tuple[Array, ...],
-    eps: float,
-    dtype: str,
-    in_kernel: bool,
-) -> Array:
-    """`layer_norm`, plus one more array if there is one."""
     if not in_kernel:
         unit, _ = standardised(sum(inputs[1:], inputs[0]), eps)
         out = (unit * spread(scale, unit) + spread(bias, unit)).astype(dtype)
@@ -195,38 +184,24 @@ def apply(
     return out.reshape(inputs[0].shape)
 
 
-def forward(
+def gradients(
+    eps: float,
+    in_kernel: bool,
     inputs: tuple[Array, ...],
     scale: Array,
-    bias: Array,
-    eps: float,
-    dtype: str,
-    in_kernel: bool,
-) -> tuple[Array, Any]:
-    """The norm, and what the backward pass needs."""
-    return layer_norm(inputs, scale, bias, eps, dtype, in_kernel), (inputs, scale)
-
-
-def backward(
-    eps: float,
-    dtype: str,
-    in_kernel: bool,
-    kept: Any,
     d_out: Array,
     d_sum: Array | None = None,
 ) -> tuple[tuple[Array, ...], Array, Array]:
-    """Gradients of `layer_norm`: the same one for everything that was added up.
+    """Gradients to inputs, scale and bias: the same one for all that was added up.
 
     Args:
         eps: As in `layer_norm`.
-        dtype: As in `layer_norm`.
         in_kernel: As in `layer_norm`.
-        kept: From `forward`.
+        inputs: As in `layer_norm`.
+        scale: As in `layer_norm`.
         d_out: Gradient to the norm.
         d_sum: Gradient to the sum from elsewhere, added to that through the norm.
     """
-    del dtype  # of `d_out`
-    inputs, scale = kept
     if not in_kernel:
         unit, factor = standardised(sum(inputs[1:], inputs[0]), eps)
         d_rows = d_out.astype(jnp.float32)
@@ -240,6 +215,24 @@ def backward(
     flat, d_outs = (tuple(map(kernels.as_rows, xs)) for xs in (inputs, d_outs))
     d_x, d_scale, d_bias = run_backward(eps, held, PROGRAMS, flat, scale, d_outs)
     return (d_x.reshape(inputs[0].shape),) * len(inputs), d_scale, d_bias
+
+
+def forward(
+    inputs: tuple[Array, ...], scale: Array, bias: Array, *rest: Any
+) -> tuple[Array, Any]:
+    """The norm, and what the backward pass needs: of what is added, the number."""
+    *_, added = rest
+    return layer_norm(inputs, scale, bias, *rest), (inputs, scale, ((),) * len(added))
+
+
+def backward(
+    eps: float, dtype: str, in_kernel: bool, kept: Any, d_out: Array
+) -> tuple[tuple[Array, ...], Array, Array, tuple[Array, ...]]:
+    """Gradients of `layer_norm`."""
+    del dtype  # of `d_out`
+    inputs, scale, added = kept
+    found = gradients(eps, in_kernel, inputs, scale, d_out)
+    return *found, (d_out,) * len(added)
 
 
 layer_norm.defvjp(forward, backward)
@@ -271,46 +264,17 @@ def beside_forward(
     x: Array, scale: Array, bias: Array, *options: Any
 ) -> tuple[tuple[Array, Array], Any]:
     """Both, and what the backward pass needs."""
-    return beside(x, scale, bias, *options), ((x,), scale)
+    return beside(x, scale, bias, *options), (x, scale)
 
 
 def beside_backward(
     eps: float, dtype: str, in_kernel: bool, kept: Any, d_both: tuple[Array, Array]
 ) -> tuple[Array, Array, Array]:
     """Gradients of `beside`."""
-    d_past, d_out = d_both
-    (d_x,), d_scale, d_bias = backward(eps, dtype, in_kernel, kept, d_out, d_past)
+    del dtype  # of both
+    (x, scale), (d_past, d_out) = kept, d_both
+    (d_x,), d_scale, d_bias = gradients(eps, in_kernel, (x,), scale, d_out, d_past)
     return d_x, d_scale, d_bias
 
 
 beside.defvjp(beside_forward, beside_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def plus(
-    inputs: tuple[Float[Array, "*dims d"], ...],
-    scale: Float[Array, " d"],
-    bias: Float[Array, " d"],
-    added: Float[Array, "*dims d"],
-    eps: float,
-    dtype: str,
-    in_kernel: bool,
-) -> Float[Array, "*dims d"]:
-    """`layer_norm` plus an array of its dtype, in one operation.
-
-    Args:
-        inputs: What is added up before the norm; the rest as in `layer_norm`.
-        scale: Of the norm.
-        bias: Of the norm.
-        added: What is added after it.
-        eps: Added to the variance.
-        dtype: Of the norm.
-        in_kernel: Whether a GPU's kernels do it.
-    """
-    return apply(inputs, scale, bias, (added,), eps, dtype, in_kernel)
-
-
-plus.defvjp(
-    lambda inputs, scale, *rest: (plus(inputs, scale, *rest), (inputs, scale)),
-    lambda *args: (*backward(*args), args[-1]),
-)

@@ -173,9 +173,9 @@ def test_exact_match_counts_problems(packed):
     assert jnp.all(losses.correct_rows(logits, packed))
     problems = packed.lengths.shape[1]
     # One wrong token in the second problem of row 0, one in the first of row 1.
+    starts = positions.problem_starts(packed.lengths, packed.ids.shape[1])
     for row, number in ((0, 1), (1, 0)):
         start = np.sum(packed.lengths[row, :number])
-        starts = positions.problem_starts(packed.lengths, packed.ids.shape[1])
         own = packed.mask[row] & (starts[row] == start)
         logits = logits.at[row, np.flatnonzero(own)[0]].set(jnp.eye(19)[vocab.UNK])
     right = losses.correct_rows(logits, packed)

@@ -19,7 +19,6 @@ from arith_jax.subtraction import Subtraction
 from arith_jax.tasks import make_task
 from arith_jax.train import Clock
 from tests import models, rows
-from tests.models import moved
 
 NAMES = (
     *("addition", "subtraction", "multiplication", "addsub", "arithmetic"),
@@ -223,7 +222,7 @@ def test_decoding_writes_what_whole_passes_would(smoke, tiny, name):
     config = config_of(smoke, name)
     task = config.make_task()
     network = dataclasses.replace(network_of(tiny, config), layers=1)
-    params = moved(model.init_params(network, jax.random.key(0)))
+    params = models.moved(model.init_params(network, jax.random.key(0)))
     batch = evaluation_rows(config, 10)
     tokens, starts = decoded(network, params, config, batch, 9)
     fed = np.zeros((len(tokens), starts.max() + 9), np.int32)
@@ -309,7 +308,7 @@ def test_answers_are_greedy_whole_passes(smoke, tiny, name, monkeypatch):
     task = config.make_task()
     monkeypatch.setattr(type(task), "read", lambda task, prompt, answer: answer)
     network = dataclasses.replace(network_of(tiny, config), layers=1)
-    params = moved(model.init_params(network, jax.random.key(0)))
+    params = models.moved(model.init_params(network, jax.random.key(0)))
     expression = ASKED[name][0]
     prompt = task.prompt(expression)
     ids = np.zeros((1, 64), np.int32)

@@ -214,20 +214,26 @@ def test_loss_that_is_not_finite_stops_with_the_step(smoke):
         run(configs, state=state.replace(params=broken))
 
 
+@pytest.fixture
+def read(monkeypatch):
+    """Steps whose metrics have been read."""
+    steps, original = [], train.read_metrics
+
+    def noted(metrics, step):
+        steps.append(step)
+        return original(metrics, step)
+
+    monkeypatch.setattr(train, "read_metrics", noted)
+    return steps
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(1e3, [1, 3, 6]), (0.0, [1, 2, 3, 4, 6])],
 )
 def test_metrics_are_read_at_times_and_at_the_end(
-    smoke, unbroken, monkeypatch, seconds, expected
+    smoke, unbroken, read, monkeypatch, seconds, expected
 ):
-    read, original = [], train.read_metrics
-
-    def noted(metrics, step):
-        read.append(step)
-        return original(metrics, step)
-
-    monkeypatch.setattr(train, "read_metrics", noted)
     monkeypatch.setattr(train, "UNREAD_SECONDS", seconds)
     configs = configs_of(smoke, train__steps=6, train__log_every=4)
     state, metrics = run(configs)
@@ -237,18 +243,13 @@ def test_metrics_are_read_at_times_and_at_the_end(
     assert_equal_trees(unbroken[0], state)
 
 
-def test_no_more_than_one_long_step_is_queued(smoke, monkeypatch):
-    read, original, compile_step = [], train.read_metrics, train.compile_step
-
-    def noted(metrics, step):
-        read.append(step)
-        return original(metrics, step)
+def test_no_more_than_one_long_step_is_queued(smoke, read, monkeypatch):
+    compile_step = train.compile_step
 
     def long(*args):
         program = compile_step(*args)
         return lambda *args: time.sleep(2 * train.UNREAD_SECONDS) or program(*args)
 
-    monkeypatch.setattr(train, "read_metrics", noted)
     monkeypatch.setattr(train, "compile_step", long)
     run(configs_of(smoke, train__steps=5, train__log_every=100))
     assert read == [1, 2, 3, 5]
