@@ -5,36 +5,42 @@ python launch.py --config=configs/abacus_add.py[:smoke|:cpu|:gpu] [--workdir=DIR
 
 import os
 import pathlib
+from collections.abc import Sequence
 
 import jax
 from absl import flags
 
-from arith_jax import command, run
+from arith_jax import cli
+from arith_jax.run import MODES, run
 
 # Compiled programs are kept between runs: the second start takes seconds.
 CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
 
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; default runs/<config>. Resumed if it exists."
-)
-MODE = flags.DEFINE_enum(
-    "mode", "train_and_eval", run.MODES, "What to do in the workdir."
-)
 
-
-def main(arguments: list[str]) -> None:
-    """Builds the dataclasses once and runs."""
+def main(arguments: Sequence[str]) -> None:
+    """Builds the experiment once and runs it."""
+    values = cli.new_flags(with_config=True)
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Folder of the run; default runs/<config>. Resumed if it exists.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "mode", MODES[0], MODES, "What to do in the workdir.", flag_values=values
+    )
+    rest = cli.parse(values, arguments, __doc__ or "")
+    if rest:
+        raise ValueError(
+            f"unexpected argument {rest[0]!r}; allowed: --config, --workdir, --mode "
+            "and --config.<key>=<value>"
+        )
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    if arguments:
-        raise ValueError(
-            f"unexpected argument {arguments[0]!r}; allowed: --config, --workdir, "
-            "--mode and --config.<key>=<value>"
-        )
-    chosen, overrides = command.experiment_of_flags()
-    workdir = pathlib.Path(WORKDIR.value or f"runs/{chosen.name}")
-    run.run(chosen, workdir, MODE.value, overrides)
+    experiment, overrides = cli.experiment_of(values)
+    workdir = pathlib.Path(values.workdir or f"runs/{experiment.name}")
+    run(experiment, workdir, mode=values.mode, overrides=overrides)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -1,4 +1,4 @@
-"""What the C library does with memory that is given back. Imports nothing.
+"""What the C library does with memory that is given back.
 
 A program that JAX compiled for a CPU asks for all its temporary memory at every call.
 """
@@ -10,7 +10,7 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
-def keep() -> bool:
+def keep_freed_memory() -> bool:
     """Lets this process keep memory that it gives back, for the next time it asks.
 
     By default glibc returns blocks of more than 32 MiB to the system, which maps them

@@ -1,9 +1,11 @@
-"""Symbols and their ids. Imports nothing of the package."""
+"""Symbols and their ids."""
 
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 
-from jaxtyping import Array, Bool, Int
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Integer
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 FIRST_SYMBOL = 4
@@ -67,6 +69,23 @@ INDEX = Vocab("0123456789+-x= " + HINTS)
 SORT = Vocab("0123456789D,:= " + "".join(c for c in HINTS if c not in "D,:"))
 
 
-def is_digit(ids: Int[Array, "*dims"]) -> Bool[Array, "*dims"]:
-    """True where a token is one of 0-9."""
-    return (ids >= DIGIT_ZERO) & (ids < DIGIT_ZERO + NUM_DIGITS)
+def is_digit(
+    ids: Integer[Array, "*dims"], digit_ids: Sequence[int] | None = None
+) -> Bool[Array, "*dims"]:
+    """True where a token is one of 0-9.
+
+        >>> is_digit(jnp.array(Vocab("0123456789+-x= ").encode("89+1="))).tolist()
+        [True, True, False, True, False]
+
+    Args:
+        ids: Tokens, of any integer dtype.
+        digit_ids: Ids of the ten digits in another vocabulary, contiguous or not;
+            default: in the vocabularies of this package.
+    """
+    if digit_ids is None:
+        return (ids >= DIGIT_ZERO) & (ids < DIGIT_ZERO + NUM_DIGITS)
+    # An id that the dtype cannot hold is in no row; comparing it would overflow.
+    limits = jnp.iinfo(ids.dtype)
+    ids_in_rows = [i for i in digit_ids if limits.min <= i <= limits.max]
+    matches = [ids == jnp.asarray(i, ids.dtype) for i in ids_in_rows]
+    return functools.reduce(jnp.logical_or, matches, jnp.zeros(ids.shape, jnp.bool_))

@@ -11,9 +11,8 @@ from configs import abacus_mul
 
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
-    c = abacus_mul.get_config(argument)
-    c.name = "abacus_arithmetic"
-    c.data.task, c.data.complement = "arithmetic", True
+    c = abacus_mul.written_work(argument, "abacus_arithmetic", "arithmetic")
+    c.task.complement = True
     if c.preset != "smoke":
-        c.data.carry_chains = 0.1
+        c.task.carry_chains = 0.1
     return c

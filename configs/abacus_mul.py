@@ -1,6 +1,6 @@
 """Multiplication on paper: every partial sum is written, and every step is local.
 
-With a scratchpad (`data.scratchpad`) a digit of a line depends on a few digits of the
+With a scratchpad (`task.scratchpad`) a digit of a line depends on a few digits of the
 line above, of the first operand and of its own line, and on one digit of the second.
 Position ids with two levels, place and line, put all of these side by side, and the
 window of `abacus_add.py` on both levels hides the rest: what a query sees does not
@@ -16,10 +16,25 @@ from configs import base
 
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
-    c = base.start(argument, "abacus_mul")
-    set_lines(c)
-    c.data.task, c.data.max_digits = "multiplication", 8
-    c.data.repeats = 0.1
+    return written_work(argument, "abacus_mul", "multiplication")
+
+
+def written_work(argument: str, name: str, task: str) -> ConfigDict:
+    """Ids with two levels, and a model twice as wide as the flagship.
+
+    Args:
+        argument: Of the config.
+        name: Of the experiment.
+        task: multiplication, or a mixture with it.
+    """
+    c = base.start(argument, name, task)
+    c.task.scratchpad, c.data.position_ids = True, "lines"
+    c.task.repeats = 0.1
+    c.data.max_digits, c.data.width_multiple = 8, 16
+    c.model.width, c.model.num_heads, c.model.mlp_width = 256, 8, 1024
+    c.model.num_layers = 3
+    c.optim.batch_size = c.optim.micro_batch_size = 1024
+    c.train.steps = 2500
     c.eval.grid_digits, c.eval.diagonal = 25, (50,)
     c.eval.diagonal_samples = 100
     c.eval.set_lengths = (5, 15, 25)
@@ -35,14 +50,3 @@ def get_config(argument: str = "") -> ConfigDict:
     elif c.preset == "smoke":
         base.shrink_to_smoke(c)
     return c
-
-
-def set_lines(c: ConfigDict) -> None:
-    """Written work, ids with two levels, and a model twice as wide as the flagship."""
-    c.data.scratchpad, c.data.position_ids = True, "lines"
-    c.data.width_multiple = 16
-    c.model.position_levels = 2
-    c.model.width, c.model.heads, c.model.mlp_width = 256, 8, 1024
-    c.model.layers = 3
-    c.optim.batch_size = c.optim.micro_batch_size = 1024
-    c.train.steps = 2500

@@ -12,9 +12,8 @@ from configs import base
 
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
-    c = base.start(argument, "abacus_or")
-    c.data.task = "bitwise_or"
-    c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
+    c = base.start(argument, "abacus_or", "bitwise_or")
+    c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
     c.optim.batch_size = c.optim.micro_batch_size = 512
     c.train.steps = 1200
     if c.preset == "gpu":

@@ -16,16 +16,16 @@ def get_config(argument: str = "") -> ConfigDict:
     c = base.start(argument, "abacus_soft_add")
     c.model.abacus_far = "bias"
     c.model.length_scale = True
-    c.model.key_noise = 2.0
+    c.train.key_noise = 2.0
     if c.preset == "smoke":
         base.shrink_to_smoke(c)
     elif c.preset == "cpu":
         base.shrink_addition_to_cpu(c)
-        c.model.key_noise = 0.0
+        c.train.key_noise = 0.0
         c.eval.diagonal = (160, 1000)
     elif c.preset == "gpu":
         c.data.width_multiple = 64
-        base.size_of_flagship(c)
+        base.apply_flagship_size(c)
         c.train.steps = 4000
         # Whole rows: blocks need the window.
         c.eval.diagonal_samples = 100

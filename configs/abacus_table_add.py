@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> ConfigDict:
         c.train.steps = 1000
     elif c.preset == "gpu":
         c.data.width_multiple = 64
-        base.size_of_flagship(c)
+        base.apply_flagship_size(c)
         c.train.steps = 2000
     if c.preset != "smoke":
         c.eval.diagonal = (120,)

@@ -16,7 +16,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c = abacus_add.get_config(argument)
     c.name = "abacus_tiny_add"
     if c.preset != "smoke":
-        c.model.width, c.model.heads, c.model.mlp_width = 8, 2, 16
+        c.model.width, c.model.num_heads, c.model.mlp_width = 8, 2, 16
         c.optim.batch_size = c.optim.micro_batch_size = 1024
         c.train.steps = 8000
         if c.preset == "cpu":

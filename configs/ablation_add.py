@@ -27,7 +27,7 @@ TABLE: dict[str, Any] = {
 }
 # The paper's looped models: progressive loss, input added at every recurrence, half of
 # the recurrences with gradient. As many operations as 400 steps of `16x1`.
-DEEP: dict[str, Any] = {"model.unroll": False}
+DEEP: dict[str, Any] = {"execution.unroll": False}
 LOOPED = DEEP | {"model.injection": "recurrence"}
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -44,45 +44,48 @@ CHANGES: dict[str, dict[str, Any]] = {
     "table_and_bias": TABLE | {"model.positions": ("abacus", "relative_abacus")},
     "table_soft": TABLE | SOFT,
     "coupled_table_soft": TABLE | SOFT | {"data.position_ids": "coupled"},
-    "table_soft_noise": TABLE | SCALED | {"model.key_noise": 2.0},
+    "table_soft_noise": TABLE | SCALED | {"train.key_noise": 2.0},
     "soft": SOFT,
     "soft_scaled": SCALED,
-    "soft_noise_0.5": SCALED | {"model.key_noise": 0.5},
-    "soft_noise_2": SCALED | {"model.key_noise": 2.0},
-    "soft_noise_4": SCALED | {"model.key_noise": 4.0},
+    "soft_noise_0.5": SCALED | {"train.key_noise": 0.5},
+    "soft_noise_2": SCALED | {"train.key_noise": 2.0},
+    "soft_noise_4": SCALED | {"train.key_noise": 4.0},
     "rotary_soft": SOFT | {"model.positions": ("rotary_abacus",)},
     "fire": SOFT | {"model.positions": ("fire",)},
     "rope": SOFT | {"model.positions": ("rope",)},
     "nope": SOFT | {"model.positions": ()},
     # Everything else, with the flagship's window and bias.
-    "window_noise_2": {"model.key_noise": 2.0},
+    "window_noise_2": {"train.key_noise": 2.0},
     "window_scaled": {"model.length_scale": True},
     "no_qk_norm": {"model.qk_norm": False},
     "post_norm": {"model.norm": "post"},
     "adamw": {"optim.optimizer": "adamw"},
     "no_ema": {"optim.ema_decay": 0.0},
     "weight_decay": {"optim.weight_decay": 0.1},
-    "uniform_digits": {"data.carry_chains": 0.0, "data.repeats": 0.0},
-    "zero_pad": {"data.zero_pad": True},
+    "uniform_digits": {"task.carry_chains": 0.0, "task.repeats": 0.0},
+    "zero_pad": {"task.zero_pad": True},
     "packed": {"data.problems_per_row": 2, "data.width_multiple": 16},
-    "layers_1": {"model.layers": 1},
-    "layers_3": {"model.layers": 3},
-    "layers_4": {"model.layers": 4},
-    "width_32": {"model.width": 32, "model.heads": 2, "model.mlp_width": 128},
+    "layers_1": {"model.num_layers": 1},
+    "layers_3": {"model.num_layers": 3},
+    "layers_4": {"model.num_layers": 4},
+    "width_32": {"model.width": 32, "model.num_heads": 2, "model.mlp_width": 128},
     "width_64": {"model.width": 64, "model.mlp_width": 256},
     "width_256": {"model.width": 256, "model.mlp_width": 1024},
-    "recurrent_1x2": {"model.layers": 1, "model.recurrences": 2},
-    "recurrent_2x2": {"model.recurrences": 2},
-    "recurrent_2x2_input": {"model.recurrences": 2, "model.injection": "recurrence"},
-    "16x1": DEEP | {"model.layers": 16},
-    "16x1_input": DEEP | {"model.layers": 16, "model.injection": "layer"},
+    "recurrent_1x2": {"model.num_layers": 1, "model.num_recurrences": 2},
+    "recurrent_2x2": {"model.num_recurrences": 2},
+    "recurrent_2x2_input": {
+        "model.num_recurrences": 2,
+        "model.injection": "recurrence",
+    },
+    "16x1": DEEP | {"model.num_layers": 16},
+    "16x1_input": DEEP | {"model.num_layers": 16, "model.injection": "layer"},
     "8x2_input": LOOPED
-    | {"model.layers": 8, "model.recurrences": 2, "train.steps": 686},
+    | {"model.num_layers": 8, "model.num_recurrences": 2, "train.steps": 686},
     "1x16_input": LOOPED
     | {
-        "model.layers": 1,
-        "model.recurrences": 16,
-        "model.max_backprop": 8,
+        "model.num_layers": 1,
+        "model.num_recurrences": 16,
+        "loss.max_backprop": 8,
         "train.steps": 1000,
     },
 }
@@ -98,7 +101,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.name = f"ablation_add_{change}_{budget}"
     c.preset = preset or base.preset_for_device()
     c.data.width_multiple = 64
-    base.size_of_flagship(c)
+    base.apply_flagship_size(c)
     c.optim.batch_size = c.optim.micro_batch_size = 256
     c.train.steps = STEPS[budget]
     c.eval.grid_stride, c.eval.diagonal = 20, (1000,)

@@ -1,4 +1,4 @@
-"""Every knob once, with its unit and its reason, and the strict argument parser.
+"""Every key once, with its unit and its reason, and the strict argument parser.
 
 The values here are our recipe on one GPU; an experiment differs by assignments only.
 """
@@ -6,73 +6,79 @@ The values here are our recipe on one GPU; an experiment differs by assignments 
 import jax
 from ml_collections import ConfigDict
 
+from arith_jax.tasks.make import default_options
+
 PRESETS = ("smoke", "cpu", "gpu")
 
 
-def get_config() -> ConfigDict:
-    """All knobs."""
+def get_config(task: str = "addition") -> ConfigDict:
+    """All keys, with those of a task's options in the section `task`.
+
+    Args:
+        task: addition, subtraction, multiplication, sorting, bitwise_or; addsub is the
+            first two mixed, arithmetic the first three.
+    """
     c = ConfigDict()
     c.name = "base"  # of the experiment; default folder under runs/
     c.preset = ""  # size chosen: smoke, cpu or gpu
     c.seed = 0  # decides weights, data and noise
 
+    # What a row holds. The options are those of the task, all off:
+    # zero_pad: write both operands with the longer one's digits
+    # carry_chains: share of examples given a long chain of carries or borrows
+    # repeats: share of examples made of two different digits at most
+    # complement: subtraction; negative results as ten's complement
+    # scratchpad: multiplication writes every partial sum of schoolbook multiplication,
+    #     off which the product is read; sorting writes an insertion sort
+    # hard_lists: sorting; share of lists of one length, or of two numbers
+    # mixed_keys: sorting; keys are any symbols, not consecutive ones, of which no two
+    #     are further apart than the longest list
+    # blanks: chance of a PAD before each prompt token (paper, figure 20)
+    # index_hints: a hint symbol before every digit (paper, figure 21)
+    c.task = ConfigDict({"name": task} | default_options(task))
+
     c.data = ConfigDict()
-    c.data.task = "addition"  # or subtraction, multiplication, sorting, bitwise_or;
-    # addsub is the first two mixed, arithmetic the first three
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
     c.data.max_numbers = 0  # sorting: longest list trained on, uniform on 1..this
-    c.data.zero_pad = False  # write both operands with the longer one's digits
-    c.data.carry_chains = 0.0  # share of examples given a long chain of carries/borrows
-    c.data.repeats = 0.0  # share of examples made of two different digits at most
-    c.data.hard_lists = 0.0  # sorting: share of lists of one length, or of two numbers
-    c.data.mixed_keys = False  # sorting: keys are any symbols, not consecutive ones, as
-    # which no two are further apart than the longest list
-    c.data.complement = False  # subtraction: negative results as ten's complement
-    c.data.scratchpad = False  # multiplication: write every partial sum of schoolbook
-    # multiplication, off which the product is read; sorting: write an insertion sort
-    c.data.blanks = 0.0  # chance of a PAD before each prompt token (paper, fig. 20)
-    c.data.index_hints = False  # a hint symbol before every digit (paper, fig. 21)
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
     # or, for written work, lines (place and line) and items (of a list: column, too)
-    c.data.predict_prompt = False  # train on the prompt's tokens too (paper, fig. 16)
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
+    c.data.predict_prompt = False  # train on the prompt's tokens too (paper, figure 16)
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens
     c.data.problems_per_row = 1  # a power of two, whose lengths are complementary: with
     # 2, 20-digit sums take 79 tokens a pair, not 2 x 64; 8 of them 304; a GPU wants
     # width_multiple 16 with it, not 64
 
     c.model = ConfigDict()
-    c.model.vocab_size = 19  # the original's ids: 4 special, 15 symbols; with index
-    # hints 121, for sorting 118
     c.model.width = 512  # numbers per token
-    c.model.heads = 8
+    c.model.num_heads = 8
     c.model.mlp_width = 1024  # of the gated MLP, both halves counted
-    c.model.layers = 2  # in the recurrent block
-    c.model.recurrences = 1  # times the block is applied
-    c.model.max_backprop = 1  # most recurrences with gradient (paper: half of them)
+    c.model.num_layers = 2  # in the recurrent block
+    c.model.num_recurrences = 1  # times the block is applied
     c.model.injection = "none"  # add the embedding: none, recurrence, layer
     c.model.initial_state = "embedding"  # or noise, as in the original
     c.model.positions = ("relative_abacus",)  # any of abacus, learned (added to
     # tokens), fire, rope, relative_abacus, rotary_abacus (in attention); () is NoPE
-    c.model.table_size = 0  # rows of the abacus or learned table
+    c.model.table_size = 0  # rows of the abacus or learned table; 0: as many as needed
     c.model.abacus_window = 2  # digit differences with a bias of their own
     c.model.abacus_far = "mask"  # digits beyond the window: mask, or one shared bias
-    c.model.position_levels = 1  # 2 for data.position_ids="lines", 3 for "items"
     c.model.norm = "sandwich"  # x = LN(x + f(LN(x))); or post, as in the original
     c.model.norm_eps = 1e-6  # added to the variance
-    c.model.head_mlp = False  # the original's extra MLP before the final norm
-    c.model.adapter = False  # the original's extra square matrix before the decoder
-    c.model.init = "lecun"  # or deepnorm, as in the original
-    c.model.qkv_gain_quirk = False  # deepnorm's value gain on wrong rows (layers)
     c.model.qk_norm = True  # queries and keys of unit RMS, learned scale per head
     c.model.qk_gain = 2.0  # that scale at the start
     c.model.length_scale = False  # logits times ln(visible keys + 1) / ln 32
-    c.model.key_noise = 0.0  # training: logit of each key + U(0, this); for far=bias
-    c.model.dtype = "bfloat16"  # of activations; parameters are always float32
-    c.model.unroll = True  # layers and recurrences: faster steps, longer compilation
-    c.model.kernels = True  # on an NVIDIA GPU (Ampere or later), in bfloat16: attention
-    # (one level of ids, not rotary), norms and gates in kernels; steps a third shorter
+    c.model.mcleish = ConfigDict()  # what only the original has
+    c.model.mcleish.head_mlp = False  # an extra MLP before the final norm
+    c.model.mcleish.adapter = False  # an extra square matrix before the decoder
+    c.model.mcleish.deepnorm = False  # initial values by DeepNorm, not by fan-in
+    c.model.mcleish.qkv_gain_quirk = False  # DeepNorm's value gain on wrong rows
+
+    c.loss = ConfigDict()
+    c.loss.alpha = 1.0  # progressive loss: weight of the pass of random depth
+    c.loss.max_backprop = 1  # largest number of recurrences with gradient (paper: half)
+    c.loss.reduction = "mean"  # over counted tokens; none: over all positions
+    c.loss.throttle = False  # the original's constant factor for looped models
 
     c.optim = ConfigDict()
     c.optim.optimizer = "muon"  # matrices of the layers by Muon, the rest by AdamW
@@ -94,17 +100,14 @@ def get_config() -> ConfigDict:
     c.train = ConfigDict()
     c.train.steps = 400  # budget in micro-batches, or 0
     c.train.minutes = 0.0  # budget in minutes without compilation, or 0
-    c.train.alpha = 1.0  # progressive loss: weight of the random-depth pass
-    c.train.loss_reduction = "mean"  # over counted tokens; none: over all positions
-    c.train.throttle = False  # the original's constant factor for looped models
-    c.train.libraries = False  # a GPU does products by its libraries only: compiled in
-    # half the time, for runs of seconds
+    c.train.key_noise = 0.0  # logit of each key + U(0, this); for abacus_far=bias
     # Steps between lines of metrics.jsonl; short ones are not waited for in between.
     c.train.log_every = 10
     c.train.checkpoint_minutes = 5.0  # between checkpoints
     c.train.tensorboard = False  # also write event files (needs tensorboardX)
 
     c.eval = ConfigDict()
+    c.eval.name = ""  # of an evaluation beside the run's own; its result has a file
     c.eval.seed = 2024  # of the evaluation examples, the same for every run
     c.eval.grid_digits = 100  # grid of both sizes up to this; 0 is none
     c.eval.grid_stride = 1  # outside training, only every so many lengths
@@ -118,6 +121,14 @@ def get_config() -> ConfigDict:
     c.eval.dense_width = 640  # with a window, wider rows (tokens) attend in blocks
     c.eval.token_budget = 2**19  # tokens per batch
     c.eval.logit_budget = 2**30  # attention logits per batch and layer
+
+    c.execution = ConfigDict()  # how a device computes it; results differ by rounding
+    c.execution.dtype = "bfloat16"  # of activations; parameters are always float32
+    c.execution.unroll = True  # layers and recurrences: faster steps, longer to compile
+    c.execution.kernels = True  # on an NVIDIA GPU (Ampere or later), in bfloat16:
+    # attention (one level of ids, not rotary), norms and gates in kernels of our own
+    c.execution.triton_gemm = True  # XLA makes matrix products itself where that is
+    # faster than cuBLAS; without, compiled in half the time, for runs of seconds
     return c
 
 
@@ -145,11 +156,11 @@ def split_argument(argument: str) -> tuple[dict[str, str], str]:
     return options, preset
 
 
-def start(argument: str, name: str) -> ConfigDict:
-    """All knobs, for an experiment of ours; the argument is a preset or empty."""
+def start(argument: str, name: str, task: str = "addition") -> ConfigDict:
+    """All keys, for an experiment of ours; the argument is a preset or empty."""
     options, preset = split_argument(argument)
     refuse_rest(options)
-    c = get_config()
+    c = get_config(task)
     c.name = name
     c.preset = preset or preset_for_device()
     return c
@@ -203,14 +214,14 @@ def preset_for_device() -> str:
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
-def size_of_flagship(c: ConfigDict) -> None:
+def apply_flagship_size(c: ConfigDict) -> None:
     """The size of addition on a GPU, where a wider model is no better."""
-    c.data.carry_chains = c.data.repeats = 0.1
-    c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
+    c.task.carry_chains = c.task.repeats = 0.1
+    c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
     c.optim.batch_size = c.optim.micro_batch_size = 512
     c.train.steps = 1200
-    # Compiled in 5.5 instead of 11.4 s; a step takes 1.45 instead of 1.34 ms (H100).
-    c.train.libraries = True
+    # Half the compilation; a step takes about a tenth longer.
+    c.execution.triton_gemm = False
 
 
 def shrink_to_cpu(c: ConfigDict) -> None:
@@ -218,25 +229,25 @@ def shrink_to_cpu(c: ConfigDict) -> None:
     c.preset = "cpu"
     c.data.max_digits = 8
     c.data.width_multiple = 1
-    c.model.width, c.model.heads, c.model.mlp_width = 128, 4, 512
-    c.model.dtype = "float32"
+    c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
+    c.execution.dtype, c.execution.kernels = "float32", False
     c.optim.batch_size = c.optim.micro_batch_size = 64
     c.optim.ema_decay = 0.99
     c.train.steps, c.train.minutes = 600, 0.0
     c.eval.grid_stride, c.eval.grid_samples = 5, 8
     c.eval.diagonal_samples = c.eval.set_samples = 20
     c.eval.buckets = (40, 80, 160, 240, 320, 640, 1536, 3072)
-    # Small batches stay in a cache: 11 instead of 22 s with 2**14 for the grid of sums.
+    # Small batches stay in the processor's cache.
     c.eval.token_budget, c.eval.logit_budget = 2**12, 2**24
-    # Blocks pay off earlier than on a GPU: 22 instead of 31 s there, with 2**14.
+    # Blocks pay off earlier than on a GPU.
     c.eval.dense_width = 100
 
 
 def shrink_addition_to_cpu(c: ConfigDict) -> None:
     """The same for addition: half a minute of training, then 10,000 digits."""
     shrink_to_cpu(c)
-    c.data.problems_per_row = 2  # steps take three quarters of the time
-    c.data.carry_chains = c.data.repeats = 0.1
+    c.data.problems_per_row = 2  # less padding, shorter steps
+    c.task.carry_chains = c.task.repeats = 0.1
     c.eval.diagonal = (160, 1000, 10000)
 
 
@@ -247,11 +258,12 @@ def shrink_to_smoke(c: ConfigDict) -> None:
     c.data.max_numbers = min(c.data.max_numbers, 3)
     c.data.max_offset = min(c.data.max_offset, 8)
     c.data.width_multiple = 1
-    c.model.width, c.model.heads, c.model.mlp_width = 32, 2, 64
-    c.model.layers = min(c.model.layers, 2)
-    c.model.recurrences = min(c.model.recurrences, 2)
-    c.model.max_backprop = min(c.model.max_backprop, c.model.recurrences)
-    c.model.dtype, c.model.unroll = "float32", False
+    c.model.width, c.model.num_heads, c.model.mlp_width = 32, 2, 64
+    c.model.num_layers = min(c.model.num_layers, 2)
+    c.model.num_recurrences = min(c.model.num_recurrences, 2)
+    c.loss.max_backprop = min(c.loss.max_backprop, c.model.num_recurrences)
+    c.execution.dtype = "float32"
+    c.execution.unroll = c.execution.kernels = False
     c.optim.batch_size = 16 if c.optim.batch_size == c.optim.micro_batch_size else 32
     c.optim.micro_batch_size = 16
     c.train.steps, c.train.minutes = 30, 0.0

@@ -1,6 +1,5 @@
 """JAX is made strict for the tests; small models are shared by them."""
 
-import dataclasses
 import os
 from importlib import metadata
 
@@ -13,8 +12,8 @@ if metadata.version("jax").startswith("0.10."):
 import jax
 import pytest
 
-from arith_jax.experiment import Experiment
-from arith_jax.model_config import ModelConfig
+from arith_jax.config.experiment import Experiment
+from arith_jax.config.model import ModelConfig
 from configs import abacus_add
 
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
@@ -29,10 +28,10 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 @pytest.fixture(scope="session")
 def smoke() -> Experiment:
     """The flagship at its smallest."""
-    return Experiment.from_dict(abacus_add.get_config("smoke").to_dict())
+    return Experiment.from_dict(abacus_add.get_config("smoke"))
 
 
 @pytest.fixture(scope="session")
 def tiny(smoke: Experiment) -> ModelConfig:
     """A model of two layers and 32 numbers a token; tests replace what they vary."""
-    return dataclasses.replace(smoke.model, unroll=False)
+    return smoke.model

@@ -10,7 +10,7 @@ FAULTS = """
 import resource
 import numpy as np
 from arith_jax import memory
-if {keep} and not memory.keep():
+if {keep} and not memory.keep_freed_memory():
     raise SystemExit("no glibc")
 def fill():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -30,13 +30,12 @@ def faults(keep: bool) -> int:
 
 
 def test_memory_that_was_given_back_is_used_again():
-    assert faults(keep=True) < 100
     # Otherwise the system clears it again, a page or a huge page at a time.
-    assert faults(keep=False) >= 32
+    assert faults(keep=True) < faults(keep=False)
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32", "linux"])
 def test_other_systems_and_libraries_are_left_alone(platform, monkeypatch):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert not memory.keep()
+    assert not memory.keep_freed_memory()

@@ -1,6 +1,6 @@
 """Follows one training run: long numbers, attention and weights at growing steps.
 
-python tools/erosion.py FILE.json --config=configs/ablation_add.py:change=soft,cpu \
+python -m tools.erosion FILE.json --config=configs/ablation_add.py:change=soft,cpu \
     [--config.train.steps=3000] [--config.seed=1]
 
 Files in results/erosion/ that tools/figures.py names are drawn by tools/report.py.
@@ -14,27 +14,29 @@ what becomes of the same weights if they are evaluated with the window, or with 
 
 import dataclasses
 import pathlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 from jaxtyping import Array, Float, Int
-from ml_collections import config_flags
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from arith_jax import cli
+from arith_jax.config.data import round_up
+from arith_jax.config.experiment import Experiment
+from arith_jax.data.batch import evaluation_batch
+from arith_jax.evaluation.evaluate import exact_match
+from arith_jax.model.execution import resolve
+from arith_jax.model.forward import attention_weights
+from arith_jax.model.transformer import Transformer
+from arith_jax.positions.schemes import out_of_window
+from arith_jax.tasks.task import Layout
+from arith_jax.training.loop import train
+from arith_jax.training.record import run_record, write_json
+from arith_jax.training.state import make_state
 
-from arith_jax import biases, evaluate, model, runlog, train
-from arith_jax.data import evaluation_batch, round_up
-from arith_jax.experiment import Experiment
-from arith_jax.model_config import ModelConfig
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment to follow.")
 LENGTHS = (10, 20, 40, 60, 80, 100)
 PROBED = (10, 40, 100)  # lengths at which attention is measured
 SAMPLES = 100
@@ -43,10 +45,10 @@ NEAR = 2  # places: what the flagship's window keeps
 
 @partial(jax.jit, static_argnums=0)
 def attention_outside(
-    config: ModelConfig,
+    model: Transformer,
     params: Any,
     ids: Int[Array, "b t"],
-    abacus: Int[Array, "b t"],
+    positions: Int[Array, "b t"],
     is_answer: Float[Array, "b t"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Attention of the answer's digits to digits more than `NEAR` places away.
@@ -55,8 +57,8 @@ def attention_outside(
         The share of it, and the margin ln(near / far); both are means over answer
         tokens, layers and heads.
     """
-    weights = model.attention_weights(config, params, ids, abacus)
-    far = biases.out_of_window(abacus, abacus, NEAR)[None, None, :, None]
+    weights = attention_weights(model, params, ids, positions)
+    far = out_of_window(positions, positions, NEAR)[None, None, :, None]
     share = jnp.sum(jnp.where(far, weights, 0.0), axis=-1)
     margin = jnp.log((1 - share + 1e-9) / (share + 1e-9))
     counted = jnp.broadcast_to(is_answer[None, None, :, None], share.shape)
@@ -86,33 +88,34 @@ def is_logit_scale(path: Any) -> bool:
     return names[-1] == "qk_scale" or names[-2:] == ["relative_abacus", "bias"]
 
 
-def probe(experiment: Experiment, weights: Any) -> dict[str, Any]:
+def probe(experiment: Experiment, params: Any) -> dict[str, Any]:
     """Everything measured at one step."""
-    config, data = experiment.model, experiment.data
-    requests = {"uniform": [(n, n, SAMPLES) for n in LENGTHS]}
-    windowed = dataclasses.replace(config, abacus_far="mask", abacus_window=NEAR)
-    found: dict[str, Any] = {}
-    for name, changed, used in (
-        ("cells", config, weights),
-        ("cells_windowed", windowed, weights),
-        ("cells_sharper", config, sharper(weights)),
+    data, requests = experiment.data, {"uniform": [(n, n, SAMPLES) for n in LENGTHS]}
+    window = {"abacus_far": "mask", "abacus_window": NEAR}
+    windowed = dataclasses.replace(experiment.model, **window)
+    measured: dict[str, Any] = {}
+    for name, config, used in (
+        ("cells", experiment.model, params),
+        ("cells_windowed", windowed, params),
+        ("cells_sharper", experiment.model, sharper(params)),
     ):
-        cells = evaluate.exact_match(changed, data, experiment.eval, used, requests)
-        found[name] = runlog.cells_json(cells["uniform"])
-    task = data.make_task()
+        changed = dataclasses.replace(experiment, model=config)
+        cells = exact_match(changed, used, requests)
+        measured[name] = [cell._asdict() for cell in cells["uniform"]]
+    model = Transformer(experiment.model, experiment.execution)
     for length in PROBED:
         rows = jnp.array([[0, length, length, i] for i in range(8)])
-        sizes = (length, length)
-        width = round_up(task.row_width(length, length), 64)
-        batch = evaluation_batch(task, jax.random.key(1), rows, sizes, width)
-        counted = jnp.asarray(batch.mask & (batch.positions > 0), jnp.float32)
+        cell = (length, length)
+        layout = Layout(cell, round_up(data.task.row_width(*cell), 64))
+        key = jax.random.key(1)
+        batch = evaluation_batch(data.task, key, rows, layout, data.scheme)
+        is_answer = jnp.roll(batch.mask, 1, axis=1) & (batch.positions > 0)
         share, margin = attention_outside(
-            config, weights, batch.ids, batch.positions, counted
+            model, params, batch.ids, batch.positions, is_answer.astype(jnp.float32)
         )
-        found[f"far_attention_{length}"] = float(share)
-        found[f"margin_{length}"] = float(margin)
-    found["norms"] = norms(weights)
-    return found
+        measured[f"far_attention_{length}"] = float(share)
+        measured[f"margin_{length}"] = float(margin)
+    return measured | {"norms": norms(params)}
 
 
 def milestones(steps: int, count: int = 16) -> list[int]:
@@ -123,41 +126,37 @@ def milestones(steps: int, count: int = 16) -> list[int]:
 def follow(experiment: Experiment) -> Iterator[dict[str, Any]]:
     """Trains and measures at the milestones."""
     wanted = milestones(experiment.train.steps)
-    state = train.make_state(experiment.model, experiment.optim, experiment.seed)
-    steps = train.train(experiment.train_configs, state, experiment.seed, train.Clock())
-    for progress in steps:
+    for progress in train(experiment, make_state(experiment)):
         if progress.step in wanted:
-            weights = progress.state.ema
-            measured = probe(experiment, weights)
+            measured = probe(experiment, progress.state.ema)
             yield {"step": progress.step, "loss": progress.metrics.loss, **measured}
 
 
-def main(arguments: list[str]) -> None:
-    """Runs and writes."""
-    path, config = pathlib.Path(arguments[1]), CONFIG.value
-    experiment = Experiment.from_dict(config.to_dict())
+def main(arguments: Sequence[str]) -> None:
+    """Runs and writes.
+
+    Raises:
+        ValueError: If no file is named, or there are no steps or no moving average.
+    """
+    values = cli.new_flags(with_config=True)
+    rest = cli.parse(values, arguments, __doc__ or "")
+    if len(rest) != 1:
+        raise ValueError(f"arguments {' '.join(rest)!r}: must be one file to write")
+    path = pathlib.Path(rest[0])
+    experiment, overrides = cli.experiment_of(values)
     if experiment.train.steps == 0 or experiment.optim.ema_decay == 0:
-        sys.exit("error: needs train.steps above 0 and optim.ema_decay above 0")
+        raise ValueError("needs train.steps above 0 and optim.ema_decay above 0")
+    record = run_record(experiment, overrides)
+    execution, _ = resolve(experiment.execution)
     curve = []
-    for point in follow(experiment):
+    for point in follow(dataclasses.replace(experiment, execution=execution)):
         curve.append(point)
         shown = {c["a"]: c["correct"] / c["total"] for c in point["cells"]}
         far = [round(point[f"far_attention_{n}"], 3) for n in PROBED]
         print(point["step"], f"{point['loss']:.2e}", shown, "far", far, flush=True)
-    commit, dirty = runlog.git_state()
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "config": experiment.full,
-        "seed": experiment.seed,
-        "git_commit": commit,
-        "dirty": dirty,
-        "versions": runlog.versions(),
-        "device": runlog.device_name(),
-        "curve": curve,
-    }
-    runlog.write_json(path, content)
+    write_json(path, {**record, "config": experiment.to_dict(), "curve": curve})
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    cli.run(main)

@@ -3,17 +3,13 @@
 import hashlib
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from arith_jax import plots
+from arith_jax.evaluation import plots
 from tools import tables
 from tools.tables import Runs
 
@@ -70,7 +66,9 @@ def grids(results: Runs) -> tuple[Figure, Any]:
     axes = figure.subplots(1, len(PANELS), sharey=True)
     for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
         result = results[name]
-        mesh = plots.draw_grid_panel(ax, result["cells"], tables.trained_on(result))
+        mesh = plots.draw_grid_panel(
+            ax, result["cells"], max_digits=tables.trained_on(result)
+        )
         mean = tables.fraction(tables.grid_of(result)) or 0.0
         ax.set_title(f"{title}\nmean {tables.percent(mean)}%", fontsize=10)
         ax.set_xlabel("digits of the second operand")

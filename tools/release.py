@@ -1,19 +1,19 @@
 """Copies the evaluated weights of a finished run into `checkpoints/`.
 
-python tools/release.py RUN [RUN...]    -> checkpoints/<name>/ of each run's config
+python -m tools.release RUN [RUN...]    -> checkpoints/<name>/ of each run's config
 """
 
-import argparse
 import json
 import pathlib
-import sys
+from collections.abc import Sequence
+
+from arith_jax import cli
+from arith_jax.config.experiment import Experiment
+from arith_jax.training import checkpoint
+from arith_jax.training.record import write_json
+from tools import report
 
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from arith_jax import checkpoint, runlog
-from arith_jax.experiment import Experiment
-from tools import report
 
 
 def release(workdir: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
@@ -29,13 +29,16 @@ def release(workdir: pathlib.Path, root: pathlib.Path = ROOT) -> pathlib.Path:
     folder = root / "checkpoints" / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_released(folder / checkpoint.RELEASED, weights, clock, steps)
-    runlog.write_json(folder / "config.json", config)
-    runlog.write_json(folder / "result.json", result)
+    write_json(folder / "config.json", config)
+    write_json(folder / "result.json", result)
     return folder
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Releases every run that is named."""
+    for run in cli.parse(cli.new_flags(), arguments, __doc__ or ""):
+        print(release(pathlib.Path(run)))
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=pathlib.Path)
-    for run in parser.parse_args().runs:
-        print(release(run))
+    cli.run(main)

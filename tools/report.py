@@ -1,24 +1,24 @@
 """Makes the tables and pictures of README.md and docs/ from `results/`.
 
-python tools/report.py               writes them
-python tools/report.py --check       fails if they differ from what results/ gives
-python tools/report.py --add RUN...  copies results of finished workdirs into results/
+python -m tools.report               writes them
+python -m tools.report --check       fails if they differ from what results/ gives
+python -m tools.report --add RUN...  copies results of finished workdirs into results/
 """
 
-import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
+from absl import flags
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from arith_jax import runlog
+from arith_jax import cli
+from arith_jax.training.record import write_json
 from tools import figures, speed, tables
 
+ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 IMAGES = ROOT / "docs" / "images"
 LONGEST_KEPT = 1000  # digits: counts of longer answers would fill the repository
@@ -30,15 +30,19 @@ def load(folder: pathlib.Path = RESULTS) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
-def stripped(workdir: pathlib.Path) -> dict[str, Any]:
+def stripped(workdir: pathlib.Path, name: str = "result.json") -> dict[str, Any]:
     """The result of a workdir; digit counts are kept where a diagonal cell has errors.
+
+    Args:
+        workdir: Of a finished run.
+        name: Of the result's file.
 
     Raises:
         ValueError: If the run is not finished or was made with uncommitted changes.
     """
-    path = workdir / "result.json"
+    path = workdir / name
     if not path.exists():
-        raise ValueError(f"{workdir} is not a finished run: it has no result.json")
+        raise ValueError(f"{workdir} is not a finished run: it has no {name}")
     result = json.loads(path.read_text())
     if result["dirty"]:
         raise ValueError(
@@ -53,13 +57,24 @@ def stripped(workdir: pathlib.Path) -> dict[str, Any]:
     return result
 
 
+def result_id(workdir: pathlib.Path, result: dict[str, Any]) -> str:
+    """Name of a result: its workdir's, or one with the evaluation's name in it."""
+    config = result["config"]
+    name = config["full"]["eval"].get("name")
+    if not name:
+        return workdir.name
+    return f"{config['name']}_{name}_{config['preset']}_s{result['seed']}"
+
+
 def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
     """What stands between the marks of each document."""
     return {
         "README.md": {
             "headline": tables.headline(results),
             "results": tables.results_table(results),
-            "tasks": tables.tasks_table(results),
+        },
+        "docs/tasks.md": {"tasks": tables.tasks_table(results)},
+        "docs/speed.md": {
             "speed": speed.speed_table(load(RESULTS / "speed")),
             "scaling": speed.scaling_table(load(RESULTS / "scaling")["train_16x1"]),
         },
@@ -98,15 +113,24 @@ def replaced(text: str, mark: str, content: str) -> str:
     return f"{before}{start}{content}\n{end}{after}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Writes or checks everything that is made from results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--add", type=pathlib.Path, metavar="RUN", nargs="+")
-    options = parser.parse_args()
-    if options.add:
-        for workdir in options.add:
-            runlog.write_json(RESULTS / f"{workdir.name}.json", stripped(workdir))
+    values = cli.new_flags()
+    flags.DEFINE_bool(
+        "check",
+        False,
+        "Only compare, and fail if something differs.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "add", False, "Only copy results of the workdirs named.", flag_values=values
+    )
+    workdirs = cli.parse(values, arguments, __doc__ or "")
+    if values.add:
+        for workdir in map(pathlib.Path, workdirs):
+            for path in sorted(workdir.glob("result*.json")):
+                result = stripped(workdir, path.name)
+                write_json(RESULTS / f"{result_id(workdir, result)}.json", result)
         return
     results = load()
     for name, parts in texts(results).items():
@@ -114,16 +138,16 @@ def main() -> None:
         text = made = path.read_text()
         for mark, content in parts.items():
             made = replaced(made, mark, content)
-        if options.check and made != text:
-            sys.exit(f"{name} differs from results/: run python tools/report.py")
+        if values.check and made != text:
+            sys.exit(f"{name} differs from results/: run python -m tools.report")
         path.write_text(made)
     for name, (figure, content) in pictures(results).items():
         path = IMAGES / name
-        if not options.check:
+        if not values.check:
             figures.save(figure, path, content)
         elif PIL.Image.open(path).info.get("Source") != figures.fingerprint(content):
-            sys.exit(f"{name} differs from results/: run python tools/report.py")
+            sys.exit(f"{name} differs from results/: run python -m tools.report")
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -23,16 +23,19 @@ def get_config(argument: str = "") -> ConfigDict:
     """One row of the paper; presets `smoke` and `gpu` (the paper's own size)."""
     positions = tuple(common.POSITIONS)
     c, options = common.start(
-        argument, "addition", ARCHITECTURES, positions, 24.0, EXTRA
+        argument,
+        "addition",
+        arch=ARCHITECTURES,
+        pos=positions,
+        budget=24.0,
+        extra=EXTRA,
     )
     c.data.max_digits = int(base.choose(options, "size", "20", *common.SIZES))
     c.data.predict_prompt = base.choose(options, "prompt", "off", "on", "off") == "on"
-    c.train.throttle = base.choose(options, "throttle", "off", "on", "off") == "on"
-    c.data.blanks = base.take_number(options, "blanks", 0.0, 0.0, 0.5)
-    c.data.index_hints = base.choose(options, "hints", "off", "on", "off") == "on"
-    if c.data.index_hints:
-        c.model.vocab_size = 121
-    is_standard = c.model.recurrences == 1 and c.model.injection == "recurrence"
+    c.loss.throttle = base.choose(options, "throttle", "off", "on", "off") == "on"
+    c.task.blanks = base.take_number(options, "blanks", 0.0, 0.0, 0.5)
+    c.task.index_hints = base.choose(options, "hints", "off", "on", "off") == "on"
+    is_standard = c.model.num_recurrences == 1 and c.model.injection == "recurrence"
     if is_standard or common.has_relative(c):
         c.optim.micro_batch_size = 256
     c.eval.diagonal = tuple(range(110, 161, 10))
@@ -41,7 +44,7 @@ def get_config(argument: str = "") -> ConfigDict:
         # Abacus rows end at 100 + the longest trained number otherwise.
         c.eval.diagonal = tuple(range(110, 221, 10))
         c.eval.buckets = (64, 128, 192, 256, 320, 512, 704)
-    if c.data.index_hints:
+    if c.task.index_hints:
         c.eval.buckets = (256, 640, 1024)
         if "learned" in c.model.positions:
             raise ValueError(

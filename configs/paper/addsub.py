@@ -19,9 +19,13 @@ def get_config(argument: str = "") -> ConfigDict:
     architectures = ("8x2", *common.DEPTH_16)
     positions = ("abacus", "nope", "fire")
     c, options = common.start(
-        argument, "addsub", architectures, positions, 24.0, ("size",)
+        argument,
+        "addsub",
+        arch=architectures,
+        pos=positions,
+        budget=24.0,
+        extra=("size",),
     )
-    c.data.task = "addsub"
     c.data.max_digits = int(base.choose(options, "size", "20", *common.SIZES))
     # The figure is a diagonal; the grid in steps of 10 and the trained square.
     c.eval.grid_stride = 10

@@ -19,11 +19,15 @@ def get_config(argument: str = "") -> ConfigDict:
     positions = ("abacus", "fire", "nope")
     architectures = ("1x16", *common.DEPTH_16)
     c, options = common.start(
-        argument, "bitwise_or", architectures, positions, 1.0, ("size",)
+        argument,
+        "bitwise_or",
+        arch=architectures,
+        pos=positions,
+        budget=1.0,
+        extra=("size",),
     )
-    c.data.task = "bitwise_or"
     c.data.max_digits = int(base.choose(options, "size", "20", *common.SIZES))
-    if c.model.recurrences == 1 and c.model.injection == "layer":
+    if c.model.num_recurrences == 1 and c.model.injection == "layer":
         c.optim.micro_batch_size = 256
     c.eval.diagonal = ()
     c.eval.buckets = (128, 320)

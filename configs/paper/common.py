@@ -27,6 +27,7 @@ SIZES = ("10", "20", "30", "40")
 def start(
     argument: str,
     task: str,
+    *,
     arch: tuple[str, ...],
     pos: tuple[str, ...],
     budget: float,
@@ -42,7 +43,7 @@ def start(
 
     Args:
         argument: The string argument of a config.
-        task: Name of the config file, for the experiment's name.
+        task: Name of the task and of the config file.
         arch: Allowed architectures, the default first.
         pos: Allowed positions, the default first.
         budget: Default hours.
@@ -61,17 +62,17 @@ def start(
         )
     chosen = base.choose(options, "arch", arch[0], *arch)
     named = base.choose(options, "pos", pos[0], *pos)
-    c = base.get_config()
+    c = base.get_config(task)
     c.preset = preset or "gpu"
     layers, recurrences = (int(part) for part in chosen.split("x"))
-    c.model.layers, c.model.recurrences = layers, recurrences
+    c.model.num_layers, c.model.num_recurrences = layers, recurrences
     c.model.injection = base.choose(options, "inject", "recurrence", *INJECTIONS)
     c.model.positions = POSITIONS[named]
     injected = ["ii"] if c.model.injection == "layer" else []
     # The whole argument, so that every row has a folder of its own.
     c.name = "_".join(["paper", task, chosen, named, *injected, *given])
     c.data.max_offset = int(base.take_number(options, "k", 100, 0, 400))
-    c.train.alpha = base.take_number(options, "alpha", 1.0, 0.0, 1.0)
+    c.loss.alpha = base.take_number(options, "alpha", 1.0, 0.0, 1.0)
     hours = base.take_number(options, "budget", budget, 0.001, 1000.0)
     c.train.steps, c.train.minutes = 0, 60.0 * hours
     set_recipe(c)
@@ -84,16 +85,16 @@ def start(
 def set_recipe(c: ConfigDict) -> None:
     """Table 5 of the paper: the model but for its depth, loss, optimizer, schedules."""
     c.data.offset_per = "batch"
-    c.model.width, c.model.heads, c.model.mlp_width = 1024, 16, 2048
-    c.model.max_backprop = max(c.model.recurrences // 2, 1)
+    c.model.width, c.model.num_heads, c.model.mlp_width = 1024, 16, 2048
+    c.loss.max_backprop = max(c.model.num_recurrences // 2, 1)
     c.model.initial_state = "noise"
     c.model.table_size = 512
     c.model.abacus_far = "bias"
     c.model.norm, c.model.norm_eps = "post", 1e-12
-    c.model.head_mlp = c.model.adapter = True
-    c.model.init = "deepnorm"
+    original = c.model.mcleish
+    original.head_mlp = original.adapter = original.deepnorm = True
     # The original's attention for FIRE and RoPE lays out heads otherwise.
-    c.model.qkv_gain_quirk = bool({"fire", "rope"} & set(c.model.positions))
+    original.qkv_gain_quirk = bool({"fire", "rope"} & set(c.model.positions))
     c.model.qk_norm = False
     c.optim.optimizer = "adamw"
     c.optim.learning_rate = 1e-4

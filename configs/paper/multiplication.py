@@ -16,9 +16,11 @@ def get_config(argument: str = "") -> ConfigDict:
     """One panel of the figure; presets `smoke` and `gpu` (the paper's own size)."""
     positions = ("abacus", "fire", "abacus+fire")
     architectures = ("4x4", *common.DEPTH_16)
-    c, _ = common.start(argument, "multiplication", architectures, positions, 24.0)
-    c.data.task, c.data.max_digits = "multiplication", 15
-    c.train.loss_reduction, c.train.throttle = "none", True
+    c, _ = common.start(
+        argument, "multiplication", arch=architectures, pos=positions, budget=24.0
+    )
+    c.data.max_digits = 15
+    c.loss.reduction, c.loss.throttle = "none", True
     # 8 GPUs of 512 rows there: an update has 4096 or 8192. Gathered, 512 fit one GPU.
     c.optim.micro_batch_size = 512
     if "fire" in c.model.positions:

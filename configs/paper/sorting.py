@@ -16,9 +16,10 @@ from configs.paper import common
 def get_config(argument: str = "") -> ConfigDict:
     """One row of the tables; presets `smoke` and `gpu` (the paper's own size)."""
     positions = ("abacus+fire", "abacus", "fire")
-    c, _ = common.start(argument, "sorting", common.DEPTH_8, positions, 24.0)
-    c.data.task, c.data.max_digits, c.data.max_numbers = "sorting", 10, 10
-    c.model.vocab_size = 118
+    c, _ = common.start(
+        argument, "sorting", arch=common.DEPTH_8, pos=positions, budget=24.0
+    )
+    c.data.max_digits, c.data.max_numbers = 10, 10
     c.optim.micro_batch_size = 32
     c.eval.grid_digits, c.eval.diagonal = 30, ()
     c.eval.set_lengths = (10, 20, 30)

@@ -1,0 +1,400 @@
+"""Speed of training, evaluation, decoding and data, measured; no flags, no files.
+
+Every measurement waits for the device before it reads the clock.
+"""
+
+import dataclasses
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from arith_jax import vocab
+from arith_jax.benchmark import profiling
+from arith_jax.config.experiment import Experiment
+from arith_jax.data.batch import (
+    evaluation_batch,
+    max_targets,
+    row_width,
+    training_batch,
+)
+from arith_jax.evaluation.evaluate import exact_match
+from arith_jax.model.decode import decode
+from arith_jax.model.flops import flops_per_row
+from arith_jax.model.transformer import Transformer, init_params, num_params
+from arith_jax.tasks.task import Layout
+from arith_jax.training.loop import read_metrics
+from arith_jax.training.losses import Depth
+from arith_jax.training.optim import schedule
+from arith_jax.training.state import TrainState, make_state
+from arith_jax.training.step import (
+    compile_step,
+    depths,
+    sample_depth,
+    step_flops,
+    step_inputs,
+)
+
+WARM_UP = 5  # steps: the first ones fill caches and the queue
+GROUP = 10  # steps dispatched between two waits for the device
+# Middle of the budget: full learning rate, and batches that have grown where they do.
+FRACTION = 0.5
+DECODED_LENGTHS = (20, 60, 100)  # digits of both operands
+DECODED_BATCH = 100  # sums
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {
+        "median": statistics.median(seconds),
+        "min": min(seconds),
+        "max": max(seconds),
+    }
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds until what a call returns is ready on the device."""
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - started
+
+
+def matmul_peak() -> dict[str, Any]:
+    """Rate of a big square product, best of several: bfloat16, float32 on a CPU."""
+    on_cpu = jax.default_backend() == "cpu"
+    size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
+    repeats = 2 if on_cpu else 20
+    # Random numbers: equal ones take a GPU less power, and so less time.
+    left = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(left, left))
+    best = min(
+        timed(lambda: [product(left, left) for _ in range(repeats)]) for _ in range(8)
+    )
+    return {
+        "size": size,
+        "dtype": jnp.dtype(dtype).name,
+        "flops_per_second": repeats * 2 * size**3 / best,
+    }
+
+
+def peak_memory() -> dict[str, Any]:
+    """Most bytes in use so far: of the device, or of the process where it is a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats is None:
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"of": "process", "bytes": 1024 * kilobytes}
+    return {"of": "device", "bytes": stats["peak_bytes_in_use"]}
+
+
+def program_bytes(compiled: Any) -> int:
+    """Memory of a compiled step by XLA's own plan: state, temporaries, outputs."""
+    plan = compiled.memory_analysis()
+    return (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+    )
+
+
+def problem_sizes(experiment: Experiment, steps: int = 8) -> np.ndarray:
+    """Of every problem of the first steps' batches, tokens and those predicted [n 2].
+
+    Without padding, and without an `EOS` that is not read.
+    """
+    key, _ = jax.random.split(jax.random.key(experiment.seed))
+    size = experiment.optim.micro_batch_size
+    draw = jax.jit(partial(training_batch, experiment.data), static_argnums=2)
+    sizes = []
+    for batch in (draw(key, step, size) for step in range(steps)):
+        tokens = batch.count_in_segments(batch.ids != vocab.PAD)
+        targets = batch.count_in_segments(batch.mask)
+        sizes.append(np.column_stack([tokens.reshape(-1), targets.reshape(-1)]))
+    return np.concatenate(sizes)
+
+
+def useful_flops(experiment: Experiment, sizes: np.ndarray, step: int) -> float:
+    """Operations of one step if each problem were computed alone, without padding."""
+    has_targets = max_targets(experiment.data) is not None
+    has_targets = has_targets and experiment.execution.unroll
+    total = 0
+    lengths, counts = np.unique(sizes, axis=0, return_counts=True)
+    for (length, answer), count in zip(lengths.tolist(), counts.tolist(), strict=True):
+        for depth in depths(experiment, step):
+            total += count * flops_per_row(
+                experiment.model,
+                length,
+                num_frozen=int(depth.num_frozen),
+                num_trained=depth.num_trained,
+                num_targets=answer if has_targets else None,
+            )
+    return experiment.optim.micro_batch_size * total / len(sizes)
+
+
+class Stepper:
+    """Training steps of an experiment in the middle of its budget."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.state = make_state(experiment)
+        self.num_params = num_params(self.state.params)
+        self.programs: dict[int, Any] = {}
+        self.compile_seconds = 0.0
+
+    def compile(self, steps: int) -> None:
+        """Makes the programs of the first steps, side by side."""
+        drawn = {
+            sample_depth(self.experiment, step).num_trained for step in range(steps)
+        }
+        needed = sorted(drawn)
+        compiling = partial(compile_step, self.experiment, state=self.state)
+        started = time.perf_counter()
+        with ThreadPoolExecutor() as pool:
+            programs = zip(needed, pool.map(compiling, needed), strict=True)
+            self.programs |= dict(programs)
+        self.compile_seconds += time.perf_counter() - started
+
+    def advance(self, depth: Depth) -> Any:
+        """One step; its metrics, still on the device."""
+        plan = schedule(self.experiment.optim, FRACTION)
+        inputs = step_inputs(self.experiment, plan, depth)
+        self.state, metrics = self.programs[depth.num_trained](self.state, inputs)
+        return metrics
+
+
+def single_steps(stepper: Stepper, steps: int) -> list[float]:
+    """Seconds of steps, each from one reading of metrics to the next.
+
+    Metrics are those of the step before, so that the device always has one to do; the
+    train loop reads them less often where steps are short.
+    """
+    pending, seconds, last = None, [], 0.0
+    for step in range(WARM_UP + steps):
+        metrics = stepper.advance(sample_depth(stepper.experiment, step))
+        if pending is not None:
+            read_metrics(pending, step)
+        now = time.perf_counter()
+        if step >= WARM_UP:
+            seconds.append(now - last)
+        pending, last = metrics, now
+    jax.block_until_ready(stepper.state)
+    return seconds
+
+
+def grouped_steps(stepper: Stepper, first: int, groups: int) -> list[float]:
+    """Seconds of groups of steps, each from a wait for the device to the next."""
+    seconds = []
+    for group in range(groups):
+        started = time.perf_counter()
+        for index in range(GROUP):
+            step = first + GROUP * group + index
+            stepper.advance(sample_depth(stepper.experiment, step))
+        jax.block_until_ready(stepper.state)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
+    """Times training steps twice: one by one, and in groups.
+
+    Rates are those of whole groups.
+
+    Args:
+        experiment: What to train.
+        steps: How many steps are timed each way; groups round it up.
+    """
+    groups = -(-steps // GROUP)
+    first, stepper = WARM_UP + steps, Stepper(experiment)
+    grouped = range(first, first + groups * GROUP)
+    stepper.compile(grouped.stop)
+    step_seconds = single_steps(stepper, steps)
+    group_seconds = grouped_steps(stepper, first, groups)
+    memory = peak_memory()
+    size, sizes = experiment.optim.micro_batch_size, problem_sizes(experiment)
+    seconds, samples = sum(group_seconds), len(grouped) * size
+    width = row_width(experiment.data)
+    rows = samples // experiment.data.problems_per_row
+    flops = sum(step_flops(experiment, step) for step in grouped)
+    useful = sum(useful_flops(experiment, sizes, step) for step in grouped)
+    peak = matmul_peak()
+    return {
+        "num_params": stepper.num_params,
+        "samples_per_step": size,
+        "row_tokens": width,
+        "problem_tokens": float(sizes[:, 0].mean()),
+        "samples_per_second": samples / seconds,
+        "tokens_per_second": rows * width / seconds,
+        "useful_tokens_per_second": samples * float(sizes[:, 0].mean()) / seconds,
+        "step_seconds": spread(step_seconds) | {"raw": step_seconds},
+        "group_seconds": spread(group_seconds) | {"raw": group_seconds},
+        "group_steps": GROUP,
+        "compile_seconds": stepper.compile_seconds,
+        "programs": len(stepper.programs),
+        "peak_memory": memory,
+        "program_bytes": max(map(program_bytes, stepper.programs.values())),
+        "flops_per_second": flops / seconds,
+        "useful_flops_per_second": useful / seconds,
+        "matmul_peak": peak,
+        "share_of_peak": flops / seconds / peak["flops_per_second"],
+        "useful_share_of_peak": useful / seconds / peak["flops_per_second"],
+    }
+
+
+def train_profile(experiment: Experiment, steps: int) -> dict[str, Any]:
+    """Device time of a training step by part of the model, by the profiler.
+
+    Of the deepest step: all recurrences, as many with gradient as there can be. Seconds
+    of operations are added up, so on a CPU, which runs several at once, their sum is
+    above the seconds of the step.
+    """
+    k = experiment.loss.max_backprop
+    depth = Depth(experiment.model.num_recurrences - k, k)
+    stepper = Stepper(experiment)
+    program = compile_step(experiment, k, stepper.state)
+    stepper.programs[k] = program
+
+    def advance(count: int) -> TrainState:
+        for _ in range(count):
+            stepper.advance(depth)
+        return stepper.state
+
+    jax.block_until_ready(advance(WARM_UP))
+    seconds = timed(lambda: advance(steps)) / steps
+    profile = profiling.traced(lambda: advance(steps))
+    parts = profiling.shares(profile, profiling.operations(program.as_text()), steps)
+    return {
+        "steps": steps,
+        "recurrences": list(depth),
+        "seconds_per_step": seconds,
+        "parts": [part._asdict() for part in parts],
+    }
+
+
+def train_scaling(experiment: Experiment, steps: int) -> list[dict[str, Any]]:
+    """Step time and planned memory at several batch sizes, then at several depths.
+
+    Up to the config's own size, or past it where that has fewer than four layers.
+    """
+    model, optim = experiment.model, experiment.optim
+    size, layers = optim.micro_batch_size, model.num_layers
+    deep = (layers // 4, layers // 2, layers)
+    sizes = [(size // part, layers) for part in (4, 2, 1) if size // part]
+    sizes += [(size, n) for n in (deep if layers >= 4 else (1, 2, 4, 8))]
+    rows = []
+    for rows_per_step, num_layers in dict.fromkeys(sizes):
+        scaled = dataclasses.replace(
+            experiment,
+            model=dataclasses.replace(model, num_layers=num_layers),
+            optim=dataclasses.replace(
+                optim, batch_size=rows_per_step, micro_batch_size=rows_per_step
+            ),
+        )
+        speed = train_speed(scaled, steps)
+        names = ("samples_per_step", "num_params", "program_bytes", "compile_seconds")
+        seconds = speed["samples_per_step"] / speed["samples_per_second"]
+        rows.append(
+            {"layers": num_layers, "seconds_per_step": seconds}
+            | {name: speed[name] for name in names}
+        )
+    return rows
+
+
+def eval_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
+    """Seconds of the config's whole grid: the first pass compiles, later ones do not.
+
+    Without `repeats` there are no figures of later ones. The weights are the initial
+    ones: right or wrong takes the same time.
+    """
+    model = Transformer(experiment.model, experiment.execution)
+    params = init_params(model, jax.random.key(experiment.seed))
+    config = dataclasses.replace(experiment.eval, diagonal_samples=0, set_samples=0)
+    requests = config.requests(experiment.data.task, experiment.data.max_cell)
+
+    def whole_grid() -> Mapping[str, Any]:
+        return exact_match(experiment, params, requests)
+
+    first = timed(whole_grid)
+    warm = [timed(whole_grid) for _ in range(repeats)]
+    counts = [count for cells in requests.values() for _, _, count in cells]
+    measured = {
+        "num_params": num_params(params),
+        "cells": len(counts),
+        "sums": sum(counts),
+        "grid_seconds_with_compilation": first,
+        "peak_memory": peak_memory(),
+    }
+    if warm:
+        measured["grid_seconds"] = spread(warm) | {"raw": warm}
+        measured["sums_per_second"] = sum(counts) / statistics.median(warm)
+    return measured
+
+
+def decode_speed(experiment: Experiment, repeats: int) -> dict[str, Any]:
+    """Seconds to decode a batch of sums greedily, with the cache, at several lengths.
+
+    The weights are the initial ones; the number of tokens does not depend on them.
+    """
+    data, task = experiment.data, experiment.data.task
+    model = Transformer(experiment.model, experiment.execution)
+    params = init_params(model, jax.random.key(experiment.seed))
+    rows = []
+    for digits in DECODED_LENGTHS:
+        cell = digits, digits
+        layout = Layout(cell, task.row_width(*cell))
+        num_new = task.answer_width(*cell) + 1
+        experiment.model.check_table(data.max_position_id(cell))
+        experiment.model.check_row(layout.width + num_new)
+        examples = np.zeros((DECODED_BATCH, 4), np.int32)
+        examples[:, 0] = list(task.eval_sets).index(task.subtasks[0])
+        examples[:, 1:3], examples[:, 3] = digits, np.arange(DECODED_BATCH)
+        key = jax.random.key(0)
+        batch = evaluation_batch(task, key, jnp.array(examples), layout, data.scheme)
+        lengths = jnp.argmax(batch.mask, axis=1) + 1
+        longest = int(lengths.max())
+        is_prompt = jnp.arange(longest)[None] < lengths[:, None]
+        ids = jnp.where(is_prompt, batch.ids[:, :longest], vocab.PAD)
+        places = jnp.where(is_prompt, batch.positions[:, :longest], 0)
+        arguments = model, params, ids, lengths
+        run = partial(decode, *arguments, num_new=num_new, positions=places)
+        first = timed(run)
+        seconds = [timed(run) for _ in range(repeats)]
+        rows.append(
+            {
+                "digits": digits,
+                "batch": DECODED_BATCH,
+                "new_tokens": num_new,
+                "seconds": spread(seconds) | {"raw": seconds},
+                "tokens_per_second": DECODED_BATCH
+                * num_new
+                / statistics.median(seconds),
+                "first_call_seconds": first,
+            }
+        )
+    return {"num_params": num_params(params), "lengths": rows}
+
+
+def data_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
+    """Examples a second of the batches of training, drawn on the device."""
+    size = experiment.optim.micro_batch_size
+    draw = jax.jit(partial(training_batch, experiment.data, batch_size=size))
+    key = jax.random.key(experiment.seed)
+    first = timed(lambda: draw(key, jnp.int32(0)))
+    indices = [jnp.int32(step) for step in range(GROUP)]
+    groups = -(-steps // GROUP)
+    seconds = [timed(lambda: [draw(key, i) for i in indices]) for _ in range(groups)]
+    return {
+        "samples_per_step": size,
+        "row_tokens": row_width(experiment.data),
+        "examples_per_second": groups * GROUP * size / sum(seconds),
+        "group_seconds": spread(seconds) | {"raw": seconds},
+        "group_steps": GROUP,
+        "first_call_seconds": first,
+    }

@@ -1,0 +1,100 @@
+"""What a training batch holds."""
+
+import dataclasses
+
+from arith_jax.config.checks import check_at_least, check_choice
+from arith_jax.positions.schemes import Scheme
+from arith_jax.tasks.addition import Addition
+from arith_jax.tasks.task import Task
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Smallest multiple that is not below the value."""
+    return -(-value // multiple) * multiple
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a training batch holds; `configs/base.py` describes the keys.
+
+        >>> DataConfig(task=Addition(carry_chains=0.1), max_digits=8).max_cell
+        (8, 8)
+
+    Attributes:
+        task: What is written in a row; in a config, the section `task`.
+        max_digits: Longest operand trained on, in digits.
+        max_numbers: Longest list trained on, for tasks with lists; else 0.
+        position_ids: Name of a position scheme that the task supports.
+        max_offset: Position ids begin at 1 + U{0..this}; only tables need it.
+        offset_per: An offset for each example, or one for the batch as in the paper.
+        predict_prompt: Whether the tokens of the prompt are predicted, too.
+        width_multiple: Rows are padded to a multiple of this many tokens.
+        problems_per_row: Problems that share a row; a power of two.
+    """
+
+    task: Task = Addition()
+    max_digits: int = 20
+    max_numbers: int = 0
+    position_ids: str = "abacus"
+    max_offset: int = 0
+    offset_per: str = "example"
+    predict_prompt: bool = False
+    width_multiple: int = 1
+    problems_per_row: int = 1
+
+    def __post_init__(self):
+        check_at_least("data", self, max_digits=1, max_offset=0, width_multiple=1)
+        check_choice("data", self, offset_per=("example", "batch"))
+        if (self.max_numbers > 0) != self.task.has_lists:
+            wanted = "at least 1" if self.task.has_lists else "0"
+            raise ValueError(
+                f"data.max_numbers={self.max_numbers}: must be {wanted} for "
+                f"{self.task.title}"
+            )
+        if self.position_ids not in self.task.schemes:
+            raise ValueError(
+                f"data.position_ids={self.position_ids!r} does not fit {self.task}; "
+                f"allowed: {', '.join(self.task.schemes)}"
+            )
+        if self.max_offset and not self.scheme.has_offset:
+            raise ValueError(
+                f"data.max_offset={self.max_offset} with data.position_ids="
+                f"{self.position_ids!r}: these ids have no offset; set it to 0"
+            )
+        self.check_packing()
+
+    def check_packing(self) -> None:
+        """Raises `ValueError` if the rows cannot hold so many problems."""
+        count = self.problems_per_row
+        if count < 1 or count & (count - 1):
+            raise ValueError(
+                f"data.problems_per_row={count}: must be a power of two, 1 for rows of "
+                "one problem each"
+            )
+        if count == 1:
+            return
+        reasons = {
+            f"the task {self.task}": not self.task.is_packable,
+            f"data.position_ids={self.position_ids!r}": self.position_ids != "abacus",
+            "data.predict_prompt=True": self.predict_prompt,
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise ValueError(
+                    f"data.problems_per_row={count} with {reason}: only plain rows of "
+                    "one calculation are packed; set data.problems_per_row=1"
+                )
+
+    @property
+    def scheme(self) -> Scheme:
+        """How tokens are numbered."""
+        return self.task.schemes[self.position_ids]
+
+    @property
+    def max_cell(self) -> tuple[int, int]:
+        """The largest trained cell."""
+        return self.max_numbers or self.max_digits, self.max_digits
+
+    def max_position_id(self, cell: tuple[int, int]) -> int:
+        """Largest position id of a cell, without offset."""
+        return self.scheme.max_position_id(self.task.max_number_length(*cell))

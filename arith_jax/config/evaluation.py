@@ -1,0 +1,85 @@
+"""What is evaluated, and in what batches."""
+
+import dataclasses
+
+from arith_jax.config.checks import check_at_least
+from arith_jax.config.data import round_up
+from arith_jax.tasks.task import Task
+
+# A cell's sizes and how many examples of it: (a, b, count).
+CellRequest = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """What is evaluated; `configs/base.py` describes the keys."""
+
+    name: str = ""
+    seed: int = 2024
+    grid_digits: int = 100
+    grid_stride: int = 1
+    grid_samples: int = 100
+    diagonal: tuple[int, ...] = ()
+    diagonal_samples: int = 100
+    set_lengths: tuple[int, ...] = ()
+    set_samples: int = 0
+    buckets: tuple[int, ...] = (64, 128, 192, 256, 320, 640)
+    dense_width: int = 640
+    token_budget: int = 2**19
+    logit_budget: int = 2**30
+
+    def __post_init__(self):
+        check_at_least("eval", self, token_budget=1, logit_budget=1, dense_width=0)
+        check_at_least("eval", self, grid_digits=0, diagonal_samples=0, set_samples=0)
+        if not self.buckets or min(self.buckets) < 1:
+            raise ValueError(
+                f"eval.buckets={self.buckets}: needs at least one width in tokens"
+            )
+        if self.grid_digits > 0 and min(self.grid_stride, self.grid_samples) < 1:
+            raise ValueError(
+                f"eval.grid_stride={self.grid_stride} and eval.grid_samples="
+                f"{self.grid_samples}: must be at least 1; for no grid, grid_digits=0"
+            )
+
+    def grid_sizes(self, max_trained: int) -> list[int]:
+        """Sizes on one axis of the grid: 1, every stride, and all trained ones."""
+        strided = range(self.grid_stride, self.grid_digits + 1, self.grid_stride)
+        inside = range(1, min(max_trained, self.grid_digits) + 1)
+        return sorted({1, *strided, *inside} if self.grid_digits else set())
+
+    def requests(
+        self, task: Task, max_cell: tuple[int, int]
+    ) -> dict[str, list[CellRequest]]:
+        """The cells of every set; the task's subtasks get the grid and the diagonal.
+
+        Args:
+            task: What is evaluated.
+            max_cell: The largest trained cell, all below which are in the grid.
+        """
+        rows, columns = map(self.grid_sizes, max_cell)
+        grid = [(a, b) for a in rows for b in columns]
+        beyond = [(n, n) for n in self.diagonal if (n, n) not in set(grid)]
+        requests = {}
+        for name in task.subtasks:
+            cells = [task.cell(name, *cell, self.grid_samples) for cell in grid]
+            for cell in beyond if self.diagonal_samples else []:
+                cells.append(task.cell(name, *cell, self.diagonal_samples))
+            requests[name] = cells
+        for name in task.eval_sets if self.set_samples else []:
+            if name not in task.subtasks:
+                requests[name] = [
+                    task.cell(name, n, n, self.set_samples) for n in self.set_lengths
+                ]
+        return requests
+
+    def bucket(self, width: int) -> int:
+        """Padded width of a row: the next bucket, or a multiple of the largest."""
+        fitting = [bucket for bucket in self.buckets if bucket >= width]
+        return min(fitting, default=round_up(width, max(self.buckets)))
+
+    def max_evaluated(self, task: Task, max_cell: tuple[int, int]) -> tuple[int, int]:
+        """The largest size evaluated on each axis."""
+        requests = self.requests(task, max_cell)
+        cells = [cell for cells in requests.values() for cell in cells]
+        sizes = [max((cell[axis] for cell in cells), default=0) for axis in (0, 1)]
+        return sizes[0] or max_cell[0], sizes[1] or max_cell[1]

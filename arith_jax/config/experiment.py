@@ -1,0 +1,163 @@
+"""What an experiment is: its sections, built from a config and checked together."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from arith_jax.config.checks import build
+from arith_jax.config.data import DataConfig
+from arith_jax.config.evaluation import EvalConfig
+from arith_jax.config.model import Execution, ModelConfig
+from arith_jax.config.training import LossConfig, OptimConfig, TrainConfig
+from arith_jax.tasks.make import make_task
+
+# What a config may not set: it follows from the task and the data.
+DERIVED = ("vocab_size", "scheme")
+MAX_SEED = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run is decided by, checked; hashable.
+
+    Attributes:
+        name: Of the config; default folder under runs/.
+        preset: Size chosen: smoke, cpu or gpu.
+        seed: Decides weights, data and noise.
+        task: The section `task` of the config, from which `data.task` was made.
+        data: What a training batch holds.
+        model: With vocabulary, position scheme and table size as the data need them.
+        loss: The progressive loss.
+        optim: Optimizer and schedules.
+        train: Budget and rhythm.
+        eval: What is evaluated.
+        execution: How a device computes; see `execution.resolve`.
+    """
+
+    name: str
+    preset: str
+    seed: int
+    task: tuple[tuple[str, Any], ...]
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    train: TrainConfig
+    eval: EvalConfig
+    execution: Execution
+
+    @classmethod
+    def from_dict(cls, config: Any) -> "Experiment":
+        """Builds and checks an experiment; keys that are missing have their defaults.
+
+            >>> experiment = Experiment.from_dict({"train": {"steps": 100}})
+            >>> experiment.model.vocab_size, experiment.data.max_digits
+            (19, 20)
+
+        Args:
+            config: Nested values: a `ConfigDict`, `config.json` or a dict.
+
+        Raises:
+            ValueError: If a key is unknown, or a value is not allowed or does not fit
+                the others.
+        """
+        plain = plain_dict(config)
+        sections = {
+            "data": DataConfig,
+            "model": ModelConfig,
+            "loss": LossConfig,
+            "optim": OptimConfig,
+            "train": TrainConfig,
+            "eval": EvalConfig,
+            "execution": Execution,
+        }
+        unknown = plain.keys() - {"name", "preset", "seed", "task", *sections}
+        if unknown:
+            raise ValueError(
+                f"config section {min(unknown)!r} is unknown; allowed: name, preset, "
+                f"seed, task, {', '.join(sections)}"
+            )
+        task = {"name": "addition"} | plain.get("task", {})
+        options = {key: value for key, value in task.items() if key != "name"}
+        for key in DERIVED:
+            if key in plain.get("model", {}):
+                raise ValueError(f"model.{key} follows from the task; leave it out")
+        values = {name: plain.get(name, {}) for name in sections}
+        made = make_task(task["name"], options)
+        data = build("data", DataConfig, values.pop("data") | {"task": made})
+        derived = {"vocab_size": len(made.vocab), "scheme": data.scheme}
+        model = build("model", ModelConfig, values.pop("model") | derived)
+        built = {name: build(name, sections[name], values[name]) for name in values}
+        if not model.table_size:
+            rows = smallest_table(model, data, built["eval"])
+            model = dataclasses.replace(model, table_size=rows)
+        experiment = cls(
+            name=plain.get("name", "experiment"),
+            preset=plain.get("preset", ""),
+            seed=plain.get("seed", 0),
+            task=tuple(sorted(task.items())),
+            data=data,
+            model=model,
+            **built,
+        )
+        experiment.check()
+        return experiment
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config that makes this experiment, as plain JSON."""
+        config = dataclasses.asdict(self) | {"task": dict(self.task)}
+        del config["data"]["task"]
+        for key in DERIVED:
+            del config["model"][key]
+        return json.loads(json.dumps(config))
+
+    def check(self) -> None:
+        """Checks what spans sections: recurrences, position tables, packed rows."""
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed={self.seed}: must be from 0 to {MAX_SEED}")
+        if self.loss.max_backprop > self.model.num_recurrences:
+            raise ValueError(
+                f"loss.max_backprop={self.loss.max_backprop}: must be between 1 and "
+                f"model.num_recurrences={self.model.num_recurrences}"
+            )
+        problems = self.data.problems_per_row
+        if self.optim.micro_batch_size % problems:
+            raise ValueError(
+                f"optim.micro_batch_size={self.optim.micro_batch_size}: must be a "
+                f"multiple of data.problems_per_row={problems}"
+            )
+        if problems > 1 and self.loss.reduction == "none":
+            raise ValueError(
+                "loss.reduction='none' counts the padding that "
+                f"data.problems_per_row={problems} leaves out; set "
+                "data.problems_per_row=1"
+            )
+        task, max_cell = self.data.task, self.data.max_cell
+        evaluated = self.eval.max_evaluated(task, max_cell)
+        trained_id = self.data.max_position_id(max_cell)
+        self.model.check_table(trained_id, self.data.max_offset)
+        self.model.check_table(self.data.max_position_id(evaluated))
+        trained_width = task.row_width(*max_cell)
+        evaluated_width = self.eval.bucket(task.row_width(*evaluated))
+        self.model.check_row(max(trained_width, evaluated_width))
+
+
+def smallest_table(model: ModelConfig, data: DataConfig, config: EvalConfig) -> int:
+    """Rows that the longest trained and the longest evaluated numbers need."""
+    evaluated = config.max_evaluated(data.task, data.max_cell)
+    if "learned" in model.positions:
+        return config.bucket(data.task.row_width(*evaluated))
+    if "abacus" not in model.positions:
+        return 0
+    trained = data.max_position_id(data.max_cell) + data.max_offset
+    return max(trained, data.max_position_id(evaluated)) + 1
+
+
+def plain_dict(config: Any) -> dict[str, Any]:
+    """A nested mapping, a `ConfigDict` too, as plain dictionaries."""
+    items = config.to_dict() if hasattr(config, "to_dict") else config
+    return {
+        key: plain_dict(value) if isinstance(value, Mapping) else value
+        for key, value in items.items()
+    }

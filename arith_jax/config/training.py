@@ -1,0 +1,95 @@
+"""How a model is trained: loss, optimizer, budget."""
+
+import dataclasses
+
+from arith_jax.config.checks import check_at_least, check_choice
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The progressive loss; `configs/base.py` describes the keys.
+
+    Attributes:
+        alpha: Weight of the pass of random depth; the rest is a pass of full depth.
+        max_backprop: Largest number of recurrences with gradient.
+        reduction: mean over the counted tokens; none: over all positions.
+        throttle: The original's constant factor for looped models.
+    """
+
+    alpha: float = 1.0
+    max_backprop: int = 1
+    reduction: str = "mean"
+    throttle: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"loss.alpha={self.alpha}: must be between 0 and 1")
+        check_at_least("loss", self, max_backprop=1)
+        check_choice("loss", self, reduction=("mean", "none"))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimizer and schedules; `configs/base.py` describes the keys."""
+
+    optimizer: str = "muon"
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 0.5
+    warmup: float = 0.05
+    decay_start: float = 0.5
+    final_learning_rate: float = 0.03
+    ema_decay: float = 0.99
+    batch_size: int = 512
+    micro_batch_size: int = 512
+    ramp_until: float = 0.0
+
+    def __post_init__(self):
+        check_choice("optim", self, optimizer=("adamw", "muon"))
+        rates = ("learning_rate", "muon_learning_rate", "weight_decay", "clip_norm")
+        check_at_least("optim", self, **dict.fromkeys(rates, 0.0))
+        check_at_least("optim", self, batch_size=1, micro_batch_size=1, ramp_until=0.0)
+        if not 0 <= self.warmup <= self.decay_start <= 1:
+            raise ValueError(
+                f"optim.warmup={self.warmup} and optim.decay_start="
+                f"{self.decay_start}: must be 0 <= warmup <= decay_start <= 1"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"optim.ema_decay={self.ema_decay}: must be 0 (off) or below 1"
+            )
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"optim.batch_size={self.batch_size} is not a multiple of "
+                f"optim.micro_batch_size={self.micro_batch_size}; change one of them"
+            )
+
+    @property
+    def max_micro_batches(self) -> int:
+        """Micro-batches of an update once the batch has its full size."""
+        return self.batch_size // self.micro_batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Budget and rhythm; `configs/base.py` describes the keys."""
+
+    steps: int = 0
+    minutes: float = 0.0
+    key_noise: float = 0.0
+    log_every: int = 10
+    checkpoint_minutes: float = 5.0
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        if (self.steps > 0) == (self.minutes > 0):
+            raise ValueError(
+                f"train.steps={self.steps} and train.minutes={self.minutes}: "
+                "exactly one must be above 0; set the other to 0"
+            )
+        check_at_least("train", self, key_noise=0.0, log_every=1)
+        check_at_least("train", self, checkpoint_minutes=0.0)

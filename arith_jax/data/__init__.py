@@ -1,0 +1,1 @@
+"""Batches of rows, drawn on the device."""

@@ -1,0 +1,1 @@
+"""Exact match over all sizes, answers to expressions, and what a model does."""

@@ -1,0 +1,1 @@
+"""The transformer: modules, and the pure functions that run them."""

@@ -1,0 +1,92 @@
+"""Trained models: those of a run's workdir, and those that come with the package."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+
+from arith_jax.config.experiment import Experiment
+from arith_jax.model.execution import on_this_device
+from arith_jax.model.transformer import Transformer
+from arith_jax.training.checkpoint import evaluated_weights
+
+# Inside an installed package, and beside it in a clone.
+FOLDERS = (
+    pathlib.Path(__file__).parent / "checkpoints",
+    pathlib.Path(__file__).parent.parent / "checkpoints",
+)
+
+
+class TrainedModel(NamedTuple):
+    """A trained model.
+
+    Attributes:
+        experiment: What it was trained by, and how it computes here.
+        model: For `forward` and `decode`.
+        params: Its parameters.
+    """
+
+    experiment: Experiment
+    model: Transformer
+    params: Any
+
+
+def released_folder(name: str = "abacus_add") -> pathlib.Path:
+    """Where a released model is.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    for folder in FOLDERS:
+        if (folder / name / "config.json").exists():
+            return folder / name
+    names = {path.parent.name for f in FOLDERS for path in f.glob("*/config.json")}
+    raise ValueError(f"no released model {name!r}; allowed: {', '.join(sorted(names))}")
+
+
+def load_released(name: str = "abacus_add") -> TrainedModel:
+    """A released model: `abacus_add`, or `abacus_table_add` with the paper's table.
+
+        >>> experiment, model, params = load_released()
+        >>> prompt = experiment.data.task.prompt("98+120")
+        >>> prompts = jnp.array([experiment.data.task.vocab.encode(prompt)])
+        >>> lengths = jnp.array([len(prompt)])
+        >>> tokens = decode(model, params, prompts, lengths, num_new=4)[0].tolist()
+        >>> experiment.data.task.vocab.decode(tokens)  # least significant digit first
+        '812'
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    return load_trained(released_folder(name))
+
+
+def load_trained(folder: pathlib.Path | str) -> TrainedModel:
+    """The model of a run's workdir or of a released folder.
+
+    On a CPU it computes in float32, whatever it was trained in.
+
+        >>> trained = load_trained("runs/abacus_add")  # doctest: +SKIP
+
+    Args:
+        folder: With `config.json`, and `checkpoints/` or released weights.
+
+    Raises:
+        ValueError: If the folder holds no run or its checkpoint cannot be read.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "config.json"
+    try:
+        experiment = Experiment.from_dict(json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"checkpoint {folder} cannot be read: no valid config.json in it; name the "
+            "workdir of a run with --checkpoint, or train one first: "
+            "python launch.py --config=configs/abacus_add.py"
+        ) from error
+    execution = on_this_device(experiment.execution, jax.default_backend())
+    experiment = dataclasses.replace(experiment, execution=execution)
+    params, _, _ = evaluated_weights(experiment, folder)
+    return TrainedModel(experiment, Transformer(experiment.model, execution), params)

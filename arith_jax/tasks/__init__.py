@@ -1,0 +1,1 @@
+"""Exercises: what is written in a row, how it is drawn, and what is right."""

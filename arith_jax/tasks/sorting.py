@@ -1,0 +1,301 @@
+"""Sorting lists of numbers by their keys."""
+
+import dataclasses
+import random
+import re
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
+
+from arith_jax import vocab
+from arith_jax.positions.schemes import Abacus, Coupled, Items, Scheme
+from arith_jax.tasks import digits
+from arith_jax.tasks.calculation import length_regions
+from arith_jax.tasks.digits import word_below
+from arith_jax.tasks.task import Layout, PairKinds
+
+
+@dataclasses.dataclass(frozen=True)
+class Sorting:
+    """Keys of a list in ascending order of their numbers: `a:03,b:4,c:71=b,c,a`.
+
+    A cell (a, b) has lists of exactly a numbers with at most b digits: the number of
+    digits of each is uniform on 1 to b, then the number is uniform. Numbers are written
+    least significant digit first; equal numbers keep their order. Keys are consecutive
+    symbols of a cyclic list of 102, from a random start, comma and colon among them.
+
+    With a scratchpad the answer is an insertion sort, `a:03,b:4,c:71=a,ba,bca`: line i
+    has the first i keys in order. It is the line before with one more key, whose place
+    follows from comparing its number with one other at a time.
+
+    Attributes:
+        scratchpad: Write all lines; the last one is the answer.
+        mixed_keys: Name the numbers of training examples by any symbols, in any order.
+            Consecutive keys are never further apart than the longest list trained on,
+            so a model need not tell those of longer lists from each other.
+        hard_lists: Share of training examples, 0 to 1, whose numbers all have b digits,
+            or are two numbers repeated, in halves. Uniform lists are mostly decided by
+            lengths, and seldom have equal numbers.
+
+    Source:
+        McLeish et al. 2024, section 4.3 and appendix A.2; original generator
+        `bucket_uniform_distribution --reverse_all`. Ours: the others.
+    """
+
+    scratchpad: bool = False
+    mixed_keys: bool = False
+    hard_lists: float = 0.0
+
+    vocab = vocab.SORT
+    title = "sorting"
+    subtasks = ("uniform",)
+    axes = ("numbers in the list", "most digits of a number")
+    answer_axis = "token of the answer"
+    # Numbers and symbols grow with the list: attention in blocks has no bound.
+    max_numbers_per_row = 0
+    max_symbols_per_row = 0
+    has_lists = True
+    has_blanks = False
+    is_packable = False
+
+    def __post_init__(self):
+        if not 0.0 <= self.hard_lists <= 1.0:
+            raise ValueError(
+                f"task.hard_lists={self.hard_lists}: must be between 0 and 1"
+            )
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """The position schemes that rows can have; items are those of written work."""
+        schemes: dict[str, Scheme] = {"abacus": Abacus(), "coupled": Coupled()}
+        if self.scratchpad:
+            schemes["items"] = Items(equals_id=self.vocab.id("="))
+        return schemes
+
+    @property
+    def eval_sets(self) -> dict[str, str]:
+        """Kinds of lists, which are evaluation sets."""
+        return {
+            "uniform": "uniform lists",
+            "full": "numbers of one length",
+            "close": "numbers that differ in three digits",
+            "ties": "lists of two numbers, repeated",
+        }
+
+    @property
+    def first_answer(self) -> str:
+        """The paper's second measure; without meaning in written work."""
+        return "" if self.scratchpad else "smallest number found"
+
+    def draw_pair_kinds(self, words: UInt[Array, "n 3"]) -> PairKinds:
+        """Raises `NotImplementedError`: see `is_packable`."""
+        raise NotImplementedError("lists do not share rows")
+
+    def cell_label(self, a: int, b: int) -> str:
+        """The size of an example, for people."""
+        return f"{a} numbers, {b} digits"
+
+    def regions(self, a: int, b: int, max_cell: tuple[int, int]) -> tuple[str, ...]:
+        """Inside training or not, and which of the two sizes is larger than there.
+
+        Source:
+            The paper's "OOD number length", "OOD array length" and "all OOD".
+        """
+        regions = length_regions(a, b, max_cell)
+        is_longer, has_longer_numbers = a > max_cell[0], b > max_cell[1]
+        if is_longer and has_longer_numbers:
+            return (*regions, "ood_both")
+        if is_longer:
+            return (*regions, "ood_numbers")
+        return (*regions, "ood_digits") if has_longer_numbers else regions
+
+    def cell(self, kind: str, a: int, b: int, count: int) -> tuple[int, int, int]:
+        """The cell of a set and its number of examples."""
+        del kind
+        return a, b, count
+
+    def row_width(self, count: int, max_digits: int) -> int:
+        """Tokens of the longest row, with `EOS`."""
+        return count * (max_digits + 3) + self.answer_width(count, max_digits) + 1
+
+    def answer_width(self, count: int, max_digits: int) -> int:
+        """Tokens of an answer: keys and the commas between them, or between lines."""
+        del max_digits
+        return count * (count + 3) // 2 - 1 if self.scratchpad else 2 * count - 1
+
+    def max_number_length(self, count: int, max_digits: int) -> int:
+        """Digits of the longest number in a row."""
+        del count
+        return max_digits
+
+    def draw_cell(
+        self, words: UInt[Array, " 2"], max_cell: tuple[int, int]
+    ) -> Int[Array, " 2"]:
+        """Sizes of a training example: uniform and independent."""
+        return 1 + word_below(words, jnp.array(max_cell))
+
+    def draw_numbers(
+        self,
+        key: PRNGKeyArray,
+        max_digits: Int[Array, ""],
+        max_cell: tuple[int, int],
+        kind: Int[Array, ""] | int,
+    ) -> tuple[Int[Array, "m d"], Int[Array, " m"]]:
+        """Digits of every number and their count, by kind of list."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(max_cell[0]))
+        words = jax.vmap(lambda k: jax.random.bits(k, (max_cell[1] + 1,)))(keys)
+        lengths = 1 + word_below(words[:, 0], max_digits)
+        names = list(self.eval_sets)
+        is_full = (kind == names.index("full")) | (kind == names.index("close"))
+        lengths = jnp.where(is_full, max_digits, lengths)
+        numbers = jax.vmap(digits.uniform_number)(words[:, 1:], lengths)
+        is_high = jnp.arange(max_cell[1])[None] >= jnp.minimum(3, max_digits - 1)
+        close = jnp.where(is_high, numbers[:1], numbers)
+        numbers = jnp.where(kind == names.index("close"), close, numbers)
+        # Each number is one of the first two, at random.
+        twin = jnp.minimum(word_below(words[:, 0] // 1000, 2), max_cell[0] - 1)
+        twin = jnp.where(kind == names.index("ties"), twin, jnp.arange(max_cell[0]))
+        return numbers[twin], lengths[twin]
+
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        cell: Int[Array, " 2"],
+        layout: Layout,
+        *,
+        kind: Int[Array, ""] | int | None = None,
+        example: Int[Array, ""] | int = 0,
+    ) -> Int[Array, " t"]:
+        """Draws one row: prompt, answer, `EOS`, then `PAD`; see `task.Task`."""
+        del example  # the key already differs
+        count, max_digits = cell[0], cell[1]
+        key_choices, key_numbers = jax.random.split(key)
+        choices = jax.random.bits(key_choices, (2,))
+        item = jnp.arange(layout.max_cell[0])
+        symbols = digits.hint_ids(self.vocab)
+        keys = symbols[(digits.hint_start(choices[0]) + item) % len(symbols)]
+        if kind is None:
+            place = word_below(choices[1], 10**6)
+            names = list(self.eval_sets)
+            kind = jnp.where(place % 2 == 0, names.index("full"), names.index("ties"))
+            kind = jnp.where(place < self.hard_lists * 10**6, kind, 0)
+            if self.mixed_keys:
+                keys = jax.random.permutation(key_choices, symbols)[item]
+        numbers, lengths = self.draw_numbers(
+            key_numbers, max_digits, layout.max_cell, kind
+        )
+        colon, comma, equals = self.vocab.encode(":,=")
+        ends = jnp.where(item == count - 1, equals, comma)
+        place = jnp.arange(layout.max_cell[1] + 3)[None]
+        tokens = jnp.pad(numbers + vocab.DIGIT_ZERO, ((0, 0), (2, 1)))
+        tokens = jnp.where(place == 0, keys[:, None], tokens)
+        tokens = jnp.where(place == 1, colon, tokens)
+        tokens = jnp.where(place == lengths[:, None] + 2, ends[:, None], tokens)
+        is_written = (place <= lengths[:, None] + 2) & (item < count)[:, None]
+        prompt = digits.compact(tokens, is_written)
+        answer = (insertion_sort if self.scratchpad else ordered_keys)(
+            numbers, keys, count, comma
+        )
+        end = (jnp.array([vocab.EOS]), 1)
+        return digits.concatenate([prompt, answer, end], layout.width)
+
+    def prompt(self, expression: str) -> str:
+        """Model input for a list: `30,4,17` becomes `A:03,B:4,C:71=`.
+
+        Raises:
+            ValueError: If it is not a list of non-negative integers, 102 at most.
+        """
+        numbers = [text.strip() for text in expression.removesuffix("=").split(",")]
+        is_list = all(text.isascii() and text.isdecimal() for text in numbers)
+        if not is_list or len(numbers) > len(vocab.HINTS):
+            raise ValueError(
+                f"expression {expression!r} is not a list to sort; allowed: 1 to "
+                f"{len(vocab.HINTS)} non-negative integers with commas, as in 30,4,17"
+            )
+        values = [str(digits.int_from_digits(number))[::-1] for number in numbers]
+        pairs = zip(vocab.HINTS, values, strict=False)
+        return ",".join(f"{key}:{value}" for key, value in pairs) + "="
+
+    def items(self, prompt: str) -> list[tuple[str, str]]:
+        """Keys and numbers of a prompt, most significant digit first."""
+        pairs = re.findall(r"(.):(\d+)[,=]", prompt)
+        return [(key, number[::-1]) for key, number in pairs]
+
+    def sizes(self, prompt: str) -> tuple[int, int]:
+        """How many numbers a prompt has, and the most digits of one."""
+        items = self.items(prompt)
+        return len(items), max(len(number) for _, number in items)
+
+    def read_answer(self, prompt: str, answer: str) -> str:
+        """The numbers in the order of an answer; `?` where it names no key."""
+        numbers = {key: str(digits.int_from_digits(n)) for key, n in self.items(prompt)}
+        keys = answer[-len(numbers) :] if self.scratchpad else answer[::2]
+        return ",".join(numbers.get(key, "?") for key in keys)
+
+    def true_answer(self, prompt: str) -> str:
+        """The right answer to a prompt, by Python, as the model writes it."""
+        value = lambda item: digits.int_from_digits(item[1])
+        items = self.items(prompt)
+        first, between = (1, "") if self.scratchpad else (len(items), ",")
+        counts = range(first, len(items) + 1)
+        lines = (sorted(items[:count], key=value) for count in counts)
+        return ",".join(between.join(key for key, _ in line) for line in lines)
+
+    def longest_carry(self, prompt: str) -> None:
+        """None: nothing is carried."""
+
+    def examples(
+        self, rng: random.Random, sizes: Sequence[tuple[int, int]]
+    ) -> list[str]:
+        """A telling expression, and a random one of each size."""
+        number = lambda length: str(rng.randrange(10 ** rng.randint(1, length)))
+        lists = [[number(length) for _ in range(count)] for count, length in sizes]
+        return ["30,4,17", *(",".join(numbers) for numbers in lists)]
+
+
+def ordered_keys(
+    numbers: Int[Array, "m d"],
+    keys: Int[Array, " m"],
+    count: Int[Array, ""],
+    comma: int,
+) -> digits.Segment:
+    """The keys in order, with commas between them."""
+    rank = ranks(numbers, jnp.arange(keys.shape[0]) < count)
+    ordered = jnp.zeros_like(keys).at[rank].set(keys, mode="drop")
+    answer = jnp.stack([ordered, jnp.full_like(ordered, comma)], axis=1)
+    return answer.reshape(-1), 2 * count - 1
+
+
+def insertion_sort(
+    numbers: Int[Array, "m d"],
+    keys: Int[Array, " m"],
+    count: Int[Array, ""],
+    comma: int,
+) -> digits.Segment:
+    """The first 1, 2, ... keys in order, with commas between these lines."""
+    item = jnp.arange(keys.shape[0])
+    rank = jax.vmap(lambda line: ranks(numbers, item <= line))(item)
+    lines = jnp.full((keys.shape[0], keys.shape[0] + 1), comma)
+    lines = jax.vmap(lambda line, at: line.at[at + 1].set(keys, mode="drop"))(
+        lines, rank
+    )
+    place = jnp.arange(keys.shape[0] + 1)[None]
+    is_written = (place <= item[:, None] + 1) & (item < count)[:, None]
+    tokens, length = digits.compact(lines, is_written)
+    # `=` is where the first line's comma would be.
+    return tokens[1:], length - 1
+
+
+def ranks(numbers: Int[Array, "m d"], valid: Bool[Array, " m"]) -> Int[Array, " m"]:
+    """Place of each number in ascending order; equal ones keep theirs.
+
+    Numbers that do not count get place m, past the end.
+    """
+    # less[i, j]: number j is less than number i.
+    less = digits.is_less(numbers[None, :], numbers[:, None])
+    item = jnp.arange(numbers.shape[0])
+    precedes = less | (~less.T & (item[None, :] < item[:, None]))
+    rank = jnp.sum(precedes & valid[None, :], axis=1)
+    return jnp.where(valid, rank, numbers.shape[0])

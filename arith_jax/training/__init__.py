@@ -1,0 +1,1 @@
+"""Training: loss, optimizer, the step, the loop, checkpoints and the log."""

@@ -1,0 +1,141 @@
+"""The train step: one pure function, compiled once for each number of recurrences."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from arith_jax.config.experiment import Experiment
+from arith_jax.data.batch import (
+    max_targets,
+    row_width,
+    training_batch,
+    with_new_offset,
+)
+from arith_jax.kernels.compile import compiled
+from arith_jax.model.flops import flops_per_row
+from arith_jax.model.transformer import Transformer
+from arith_jax.training import losses
+from arith_jax.training.losses import Depth, Metrics
+from arith_jax.training.optim import Schedule
+from arith_jax.training.state import (
+    TrainState,
+    accumulate_gradients,
+    apply_gradients,
+)
+
+
+def sample_depth(experiment: Experiment, step: int) -> Depth:
+    """Recurrences of the random pass of a step; see `losses.sample_depth`."""
+    recurrences = experiment.model.num_recurrences
+    max_backprop = experiment.loss.max_backprop
+    return losses.sample_depth(
+        recurrences, max_backprop, seed=experiment.seed, step=step
+    )
+
+
+def depths(experiment: Experiment, step: int) -> list[Depth]:
+    """Recurrences of each pass of a step's loss."""
+    recurrences = experiment.model.num_recurrences
+    alpha, max_backprop = experiment.loss.alpha, experiment.loss.max_backprop
+    if recurrences == 1:
+        return [Depth(0, 1)]
+    passes = []
+    if alpha < 1:
+        passes.append(Depth(recurrences - max_backprop, max_backprop))
+    if alpha > 0:
+        passes.append(sample_depth(experiment, step))
+    return passes
+
+
+def step_flops(experiment: Experiment, step: int) -> int:
+    """Floating-point operations of one step, with the depth it draws."""
+    width = row_width(experiment.data)
+    num_targets = max_targets(experiment.data) if experiment.execution.unroll else None
+    rows = experiment.optim.micro_batch_size // experiment.data.problems_per_row
+    return rows * sum(
+        flops_per_row(
+            experiment.model,
+            width,
+            num_frozen=int(depth.num_frozen),
+            num_trained=depth.num_trained,
+            num_targets=num_targets,
+        )
+        for depth in depths(experiment, step)
+    )
+
+
+def train_step(
+    experiment: Experiment,
+    num_trained: int,
+    state: TrainState,
+    inputs: tuple[Int[Array, ""], Schedule, Int[Array, ""]],
+) -> tuple[TrainState, Metrics]:
+    """Makes a batch, takes the gradient and updates: a pure function.
+
+    Args:
+        experiment: Everything but the seed is used; static.
+        num_trained: k, recurrences with gradient; static.
+        state: Donated by `compile_step`.
+        inputs: Seed of the run, which with `state.step` decides the batch and the
+            noise; what the schedules say; n, recurrences without gradient.
+    """
+    data, optim = experiment.data, experiment.optim
+    seed, schedule, num_frozen = inputs
+    noise = experiment.train.key_noise
+    model = Transformer(experiment.model, experiment.execution, key_noise=noise)
+    key_data, key_model = jax.random.split(jax.random.key(seed))
+    # Scopes name operations for the profiler (`benchmark.profiling`).
+    with jax.named_scope("data"):
+        batch = training_batch(data, key_data, state.step, optim.micro_batch_size)
+        # Otherwise a GPU computes positions again in every operation that reads them.
+        batch = jax.lax.optimization_barrier(batch)
+    full_positions = None
+    if 0 < experiment.loss.alpha < 1 and data.max_offset:
+        # The original draws an offset for each of its two passes.
+        key_offset = jax.random.fold_in(jax.random.fold_in(key_data, state.step), 1)
+        full_positions = with_new_offset(data, batch, key_offset).positions
+
+    def loss_of(params: Any) -> tuple[Float[Array, ""], Metrics]:
+        with jax.named_scope("loss"):
+            return losses.progressive_loss(
+                model,
+                params,
+                batch,
+                jax.random.fold_in(key_model, state.step),
+                depth=Depth(num_frozen, num_trained),
+                config=experiment.loss,
+                full_positions=full_positions,
+                max_targets=max_targets(data),
+            )
+
+    gradients, metrics = jax.grad(loss_of, has_aux=True)(state.params)
+    is_gathered = optim.max_micro_batches > 1
+    advance = accumulate_gradients if is_gathered else apply_gradients
+    with jax.named_scope("optimizer"):
+        state = advance(optim, state, gradients, schedule)
+    return state.replace(step=state.step + 1), metrics
+
+
+def step_inputs(
+    experiment: Experiment, schedule: Schedule, depth: Depth
+) -> tuple[Any, Schedule, Any]:
+    """What changes from step to step besides the state, as numbers of the host."""
+    return (
+        np.int32(experiment.seed),
+        Schedule(np.float32(schedule.multiplier), np.int32(schedule.num_micro_batches)),
+        np.int32(depth.num_frozen),
+    )
+
+
+def compile_step(experiment: Experiment, num_trained: int, state: TrainState) -> Any:
+    """The program of `train_step` for k = `num_trained`: state, inputs -> results.
+
+    The state it is called with is donated: its buffers become those of the next one.
+    """
+    function = jax.jit(partial(train_step, experiment, num_trained), donate_argnums=0)
+    inputs = step_inputs(experiment, Schedule(0.0, 1), Depth(0, num_trained))
+    lowered = function.lower(state, inputs)
+    return compiled(lowered, triton_gemm=experiment.execution.triton_gemm)
