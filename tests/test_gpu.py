@@ -12,14 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from arith_jax import compiling, data, losses, model_config
-from arith_jax.model import forward, init_params
+from arith_jax.config.data import round_up
+from arith_jax.data.batch import evaluation_batch, training_batch
+from arith_jax.kernels.compile import compiled
+from arith_jax.kernels.dispatch import obstacle
+from arith_jax.model.execution import resolve
+from arith_jax.model.forward import forward
+from arith_jax.model.transformer import Transformer, init_params
+from arith_jax.tasks.task import Layout
+from arith_jax.training.losses import Depth, progressive_loss
 from configs import abacus_add
 from configs.paper import addition
-from tests import models
+from tests.helpers import experiment_of, moved
 
 pytestmark = pytest.mark.skipif(
-    model_config.compute_capability() < model_config.AMPERE,
+    obstacle("bfloat16") != "",
     reason="needs an NVIDIA GPU, Ampere or later, and JAX_PLATFORMS=cuda",
 )
 SUMS, ROWS = 1024, 64  # in training, where programs share rows, and in evaluation
@@ -40,15 +47,15 @@ CASES = {
     "flagship": Case(abacus_add, "gpu", {}, 100),
     "flagship, packed": Case(abacus_add, "gpu", PACKED, 20),
     "paper": Case(
-        addition, "arch=16x1,pos=abacus,gpu", EIGHT | {"model.layers": 2}, 60
+        addition, "arch=16x1,pos=abacus,gpu", EIGHT | {"model.num_layers": 2}, 60
     ),
     "paper, FIRE": Case(
-        addition, "arch=16x1,pos=fire,gpu", PACKED | {"model.layers": 2}, 60
+        addition, "arch=16x1,pos=fire,gpu", PACKED | {"model.num_layers": 2}, 60
     ),
     "paper, looped": Case(
         addition,
         "arch=1x16,pos=abacus,gpu",
-        PACKED | {"model.recurrences": 4, "model.max_backprop": 2},
+        PACKED | {"model.num_recurrences": 4, "loss.max_backprop": 2},
         60,
     ),
 }
@@ -61,12 +68,21 @@ def usual_optimizations():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-def variants(experiment):
+def example(name):
+    """The experiment of a case, and parameters of it."""
+    *config, _ = CASES[name]
+    experiment = experiment_of(*config)
+    params = init_params(Transformer(experiment.model), jax.random.key(0))
+    return experiment, moved(params, by=0.02)
+
+
+def models(experiment):
     """The model in kernels, by plain operations, and in float32."""
-    usual = experiment.model
-    assert usual.uses_kernels
+    usual, missing = resolve(experiment.execution)
+    assert usual.kernels, missing
     plain = dataclasses.replace(usual, kernels=False)
-    return usual, plain, dataclasses.replace(plain, dtype="float32")
+    exact = dataclasses.replace(plain, dtype="float32")
+    return [Transformer(experiment.model, how) for how in (usual, plain, exact)]
 
 
 def size(tree):
@@ -78,61 +94,52 @@ def size(tree):
 def run(function, *arguments):
     """What a function returns, compiled in little time."""
     lowered = jax.jit(function).lower(*arguments)
-    return compiling.compiled(lowered, libraries=True, search=False)(*arguments)
+    return compiled(lowered, triton_gemm=False, autotune=False)(*arguments)
 
 
-def distance(found, right):
+def distance(tree, exact):
     """Norm of the difference; not below anything if a number is not finite."""
-    return size(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), found, right))
-
-
-def example(name):
-    """The experiment of a case, and parameters of it."""
-    *config, _ = CASES[name]
-    experiment = models.experiment_of(*config)
-    params = init_params(experiment.model, jax.random.key(0))
-    return experiment, models.moved(params, by=0.02)
+    return size(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), tree, exact))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_in_kernels_are_as_good_as_by_plain_operations(name):
     experiment, params = example(name)
-    batch = data.training_batch(experiment.data, jax.random.key(1), 0, SUMS)
+    batch = training_batch(experiment.data, jax.random.key(1), 0, SUMS)
+    depth = Depth(int(experiment.model.num_recurrences > 1), 1)
 
     def loss(model, params):
-        frozen = int(model.recurrences > 1)
         key = jax.random.key(2)
-        return losses.progressive_loss(model, params, batch, key, frozen, 1, 1.0)[0]
+        return progressive_loss(model, params, batch, key, depth=depth)[0]
 
     in_kernels, plain, exact = (
-        run(jax.grad(partial(loss, model)), params) for model in variants(experiment)
+        run(jax.grad(partial(loss, model)), params) for model in models(experiment)
     )
     assert distance(plain, exact) < 0.1 * size(exact)
     assert distance(in_kernels, exact) < 1.5 * distance(plain, exact)
-    for own, usual, right in zip(
+    for ours, usual, right in zip(
         *map(jax.tree.leaves, (in_kernels, plain, exact)), strict=True
     ):
         # Some have no gradient but by rounding.
         allowed = 3 * distance(usual, right) + 1e-4 * size(exact)
-        assert distance(own, right) < allowed
+        assert distance(ours, right) < allowed
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_of_long_rows_are_as_good_as_by_plain_operations(name):
     (experiment, params), digits = example(name), CASES[name].digits
-    task = experiment.data.make_task()
-    cells = np.zeros((ROWS, 4), np.int32)
-    cells[:, 1:3], cells[:, 3] = digits, np.arange(ROWS)
-    width = -(-task.row_width(digits, digits) // 64) * 64
-    batch = data.evaluation_batch(
-        task, jax.random.key(3), jnp.array(cells), (digits, digits), width
-    )
-    read = np.asarray(losses.targets(batch)[1])
+    task, cell = experiment.data.task, (digits, digits)
+    rows = np.zeros((ROWS, 4), np.int32)
+    rows[:, 1:3], rows[:, 3] = digits, np.arange(ROWS)
+    layout = Layout(cell, round_up(task.row_width(*cell), 64))
+    key, scheme = jax.random.key(3), experiment.data.scheme
+    batch = evaluation_batch(task, key, jnp.array(rows), layout, scheme)
+    mask = np.asarray(batch.mask)
 
     def logits(model):
-        found = run(partial(forward, model), params, batch.ids, batch.positions)
-        return np.asarray(found)[read]
+        whole_rows = partial(forward, model, num_segments=1)
+        return np.asarray(run(whole_rows, params, batch.ids, batch.positions))[mask]
 
-    in_kernels, plain, exact = map(logits, variants(experiment))
+    in_kernels, plain, exact = map(logits, models(experiment))
     assert distance(plain, exact) < 0.1 * size(exact)
     assert distance(in_kernels, exact) < 1.5 * distance(plain, exact)

@@ -48,6 +48,7 @@ def attend(
     qkv: Float[Array, "b t 3 h c"],
     position_ids: Int[Array, "b t"],
     table: Float[Array, "h 16"],
+    *,
     bounds: Int[Array, "b n"] | None = None,
     bias: Float[Array, "#b h t t"] | None = None,
 ) -> Float[Array, "b t h c"]:
@@ -68,7 +69,7 @@ def attend(
         raise ValueError(f"bounds with packed={spec.packed}: one needs the other")
     if spec.dense_bias != (bias is not None):
         raise ValueError(f"bias with dense_bias={spec.dense_bias}: one needs the other")
-    return _attend(spec, qkv, position_ids, table, bounds, bias)
+    return _attend(spec, Inputs(qkv, position_ids, table, bounds=bounds, bias=bias))
 
 
 def problem(head_width: int, window: int) -> str:
@@ -119,40 +120,27 @@ def inverse_rms(x: Float[Array, "*dims c"]) -> Float[Array, "*dims"]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(
-    spec: AttentionSpec,
-    qkv: Array,
-    position_ids: Array,
-    table: Array,
-    bounds: Array | None,
-    bias: Array | None,
-) -> Array:
+def _attend(spec: AttentionSpec, inputs: Inputs) -> Array:
     """As `attend`."""
-    return attend_forward(spec, qkv, position_ids, table, bounds, bias)[0]
+    return attend_forward(spec, inputs)[0]
 
 
 def attend_forward(
-    spec: AttentionSpec,
-    qkv: Array,
-    position_ids: Array,
-    table: Array,
-    bounds: Array | None,
-    bias: Array | None,
+    spec: AttentionSpec, inputs: Inputs
 ) -> tuple[Array, tuple[Inputs, Array, Array]]:
     """Output, and what the backward pass needs."""
-    norms = None
     if spec.qk_norm:
-        inverse = inverse_rms(qkv[:, :, :V])
+        inverse = inverse_rms(inputs.qkv[:, :, :V])
         norms = tuple(jnp.moveaxis(inverse[:, :, which], 1, 2) for which in (Q, K))
-    inputs = Inputs(qkv, position_ids, table, bounds, norms, bias)
-    tiling = choose_tiling(spec, qkv.shape, is_forward=True)
+        inputs = inputs._replace(inverse_norms=norms)
+    tiling = choose_tiling(spec, inputs.qkv.shape, is_forward=True)
     out, log_sum_exp = run_forward(spec, tiling, inputs)
     return out, (inputs, out, log_sum_exp)
 
 
 def attend_backward(
     spec: AttentionSpec, saved: tuple[Inputs, Array, Array], d_out: Array
-) -> tuple[Array, np.ndarray, Array, np.ndarray | None, Array | None]:
+) -> tuple[Inputs]:
     """Gradients of `attend`; integers have none, which JAX wants as float0."""
     inputs, out, log_sum_exp = saved
     b, t, _, h, _ = inputs.qkv.shape
@@ -171,7 +159,8 @@ def attend_backward(
     float0 = lambda x: np.zeros(x.shape, jax.dtypes.float0)
     d_bounds = None if inputs.bounds is None else float0(inputs.bounds)
     d_table = jnp.sum(d_tables, axis=(0, 2))
-    return d_qkv, float0(inputs.position_ids), d_table, d_bounds, d_bias
+    d_ids = float0(inputs.position_ids)
+    return (Inputs(d_qkv, d_ids, d_table, bounds=d_bounds, bias=d_bias),)
 
 
 _attend.defvjp(attend_forward, attend_backward)

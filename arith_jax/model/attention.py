@@ -157,8 +157,14 @@ class Attention(nn.Module):
         )
         scale = gain * qkv.shape[-1] ** -0.5
         table = kernel.make_table(scale, bias, self.num_heads)
-        ids = context.query.levels[0]
-        return kernel.attend(spec, qkv, ids, table, context.bounds, dense_bias)
+        return kernel.attend(
+            spec,
+            qkv,
+            context.query.levels[0],
+            table,
+            bounds=context.bounds,
+            bias=dense_bias,
+        )
 
     def by_operations(
         self,

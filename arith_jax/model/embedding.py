@@ -8,22 +8,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Integer
 
+from arith_jax.config.model import Execution
+
 
 class Embed(nn.Module):
     """A table of vectors, one for each id; float32.
 
-    On a GPU the gradient is a product with one-hot ids: a scatter would add to the same
-    few rows one after the other, each time in another order.
-
     Attributes:
         num_embeddings: Rows of the table.
         features: Numbers of a vector.
-        dtype: Of the activations, which decides the precision of the gradient.
+        execution: With kernels the gradient is a product with one-hot ids: on a GPU a
+            scatter would add to the same few rows one after the other, each time in
+            another order.
     """
 
     num_embeddings: int
     features: int
-    dtype: str = "float32"
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, ids: Integer[Array, "*b t"]) -> Float[Array, "*b t d"]:
@@ -32,9 +33,9 @@ class Embed(nn.Module):
         shape = (self.num_embeddings, self.features)
         table = self.param("embedding", initial, shape, jnp.float32)
         ids = ids.astype(jnp.int32)
-        if jax.default_backend() != "gpu":
+        if not self.execution.kernels:
             return jnp.take(table, ids, axis=0)
-        is_exact = self.dtype == "float32"
+        is_exact = self.execution.dtype == "float32"
         precision = jax.lax.Precision.HIGHEST if is_exact else None
         return table_rows(precision, table, ids)
 
@@ -56,7 +57,7 @@ class AbacusEmbedding(Embed):
     Attributes:
         num_embeddings: Rows of the table.
         features: Numbers of a vector.
-        dtype: Of the activations.
+        execution: How the device computes it.
 
     Source:
         McLeish et al. 2024, section 3; mcleish7/arithmetic `abacus.py` @ 86022a5,

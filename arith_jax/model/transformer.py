@@ -43,11 +43,11 @@ class Transformer(nn.Module):
         """Names the parts; see the parameter tree."""
         config, execution = self.config, self.execution
         init, dtype = matrix_init(config), execution.dtype
-        self.token = Embed(config.vocab_size, config.width, dtype)
+        self.token = Embed(config.vocab_size, config.width, execution)
         if "abacus" in config.positions:
-            self.abacus = AbacusEmbedding(config.table_size, config.width, dtype)
+            self.abacus = AbacusEmbedding(config.table_size, config.width, execution)
         if "learned" in config.positions:
-            self.learned = Embed(config.table_size, config.width, dtype)
+            self.learned = Embed(config.table_size, config.width, execution)
         self.embed_norm = Norm(config.norm_eps, execution)
         self.layers = RecurrentBlock(
             make_layer(config, execution, key_noise=self.key_noise),

@@ -62,7 +62,7 @@ def by_kernel(spec, qkv, position_ids, factor, bias, dense, lengths=LENGTHS):
         bounds = attention.segment_bounds(segments(lengths), len(lengths[0]))
     table = attention.make_table(factor, bias if spec.max_difference else None, HEADS)
     dense = dense if spec.dense_bias else None
-    return attention.attend(spec, qkv, position_ids, table, bounds, dense)
+    return attention.attend(spec, qkv, position_ids, table, bounds=bounds, bias=dense)
 
 
 def value_and_gradients(function, spec, numbers=(0, 1, 2, 3), **options):
@@ -162,7 +162,7 @@ def test_inputs_that_the_spec_does_not_mention_are_an_error():
     with pytest.raises(ValueError, match="bounds with packed=True"):
         attention.attend(packed, qkv, position_ids, table)
     with pytest.raises(ValueError, match="bias with dense_bias=False"):
-        attention.attend(plain, qkv, position_ids, table, None, dense)
+        attention.attend(plain, qkv, position_ids, table, bias=dense)
 
 
 def test_a_table_has_room_for_differences_up_to_seven():

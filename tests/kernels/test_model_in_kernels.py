@@ -52,9 +52,9 @@ def attended(monkeypatch):
     """The specs with which the attention kernel is called from now on."""
     specs, attend = [], attention.attend
 
-    def watched(spec, *arguments):
+    def watched(spec, *arguments, **options):
         specs.append(spec)
-        return attend(spec, *arguments)
+        return attend(spec, *arguments, **options)
 
     monkeypatch.setattr(attention, "attend", watched)
     return specs

@@ -5,6 +5,7 @@ CPU; gradients and activations of some cases are left out for size.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ from arith_jax.mcleish.options import model_config
 from arith_jax.model import initializers, layers
 from arith_jax.model.transformer import Transformer, init_params, num_params
 from arith_jax.positions.abacus import abacus_positions
-from arith_jax.training.optim import num_micro_batches
+from arith_jax.training.optim import lr_multiplier, num_micro_batches
 from configs.paper import addition
 from tests.model.examples import random_params
 
@@ -362,8 +363,8 @@ def test_parameter_counts_are_those_of_the_original(golden):
     rows = json.loads((golden / "param_counts.json").read_text())
     for row in rows:
         config = model_config(arch_of(row, golden))
-        model, key = Transformer(config), jax.random.key(0)
-        shapes = jax.eval_shape(lambda model=model: init_params(model, key))
+        make = functools.partial(init_params, Transformer(config))
+        shapes = jax.eval_shape(make, jax.random.key(0))
         assert num_params(shapes) == row["trainable"], row
         # The original also counts FIRE's constant 512, one a layer.
         constants = config.num_layers * ("fire" in config.positions)
@@ -425,8 +426,30 @@ def test_the_quirk_scales_whole_heads(golden):
     np.testing.assert_allclose(spread, expected, rtol=0.03)
 
 
+def test_schedules_are_the_recorded_ones(golden):
+    recorded = json.loads((golden / "schedules.json").read_text())
+    shape = recorded["config"]
+    config = OptimConfig(
+        warmup=shape["warmup"],
+        decay_start=1 - shape["cooldown"],
+        final_learning_rate=0.0,
+        batch_size=shape["batch_size"],
+        ramp_until=shape["batch_size_ramp"],
+    )
+    fractions, multipliers = zip(*recorded["lr_multiplier"], strict=True)
+    actual = [lr_multiplier(config, fraction) for fraction in fractions]
+    # The original counts in 12 million parts, of which one is 8e-7 of a slope of 10.
+    np.testing.assert_allclose(actual, multipliers, rtol=0, atol=1e-6)
+    for name, rows in recorded["batch_size"].items():
+        size = int(name.removeprefix("effective_microbatch_"))
+        micro = dataclasses.replace(config, micro_batch_size=size)
+        actual = [size * num_micro_batches(micro, fraction) for fraction, _ in rows]
+        assert actual == [expected for _, expected in rows]
+
+
 def test_the_batch_ramp_has_the_original_s_boundaries():
-    # Half of the ramp is 4 of 8 samples, of which rounding leaves a little less.
+    # Half of the ramp is 4 of 8 samples, of which the original's rounding leaves a
+    # little less.
     config = OptimConfig(batch_size=8, micro_batch_size=4, ramp_until=0.6)
     counts = [num_micro_batches(config, x) for x in (0.0, 0.3, 0.300001, 0.6, 1.0)]
     assert counts == [1, 1, 2, 2, 2]
