@@ -40,7 +40,7 @@ EVALUATIONS: dict[str, dict[str, Any]] = {
 def get_config(argument: str = "") -> ConfigDict:
     """The experiment; the argument is `smoke`, `cpu`, `gpu` or empty (by device)."""
     options, preset = base.split_argument(argument)
-    evaluation = base.choose(options, "eval", "grid", *EVALUATIONS)
+    evaluation = base.choose(options, "eval", *EVALUATIONS)
     base.refuse_rest(options, "eval")
     c = base.start(preset, "abacus_add")
     if c.preset == "smoke":

@@ -94,8 +94,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 def get_config(argument: str = "") -> ConfigDict:
     """One row of the table; presets `smoke`, `cpu` and `gpu`, by default the device."""
     options, preset = base.split_argument(argument)
-    change = base.choose(options, "change", "none", *CHANGES)
-    budget = base.choose(options, "budget", "short", *STEPS)
+    change = base.choose(options, "change", *CHANGES)
+    budget = base.choose(options, "budget", *STEPS)
     base.refuse_rest(options, "change", "budget")
     c = base.get_config()
     c.name = f"ablation_add_{change}_{budget}"

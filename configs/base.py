@@ -166,13 +166,13 @@ def start(argument: str, name: str, task: str = "addition") -> ConfigDict:
     return c
 
 
-def choose(options: dict[str, str], key: str, default: str, *allowed: str) -> str:
-    """Takes an option out of the parsed ones.
+def choose(options: dict[str, str], key: str, *allowed: str) -> str:
+    """Takes an option out of the parsed ones; the first value is the default.
 
     Raises:
         ValueError: If its value is not allowed.
     """
-    value = options.pop(key, default)
+    value = options.pop(key, allowed[0])
     if value not in allowed:
         raise ValueError(
             f"config argument {key}={value!r} is unknown; allowed: {', '.join(allowed)}"
@@ -181,7 +181,7 @@ def choose(options: dict[str, str], key: str, default: str, *allowed: str) -> st
 
 
 def take_number(
-    options: dict[str, str], key: str, default: float, low: float, high: float
+    options: dict[str, str], key: str, default: float, *, low: float, high: float
 ) -> float:
     """Takes a number out of the parsed options.
 

@@ -144,7 +144,7 @@ def test_every_experiment_takes_steps(name, argument):
         (addition, "cpu", r"config argument 'cpu' is not for the paper's models"),
         (addition, "k=-1", r"config argument k='-1': must be a number from 0 to 400"),
         (addition, "alpha=high", r"config argument alpha='high': must be a number"),
-        (addition, "size=15", r"config argument size='15' is unknown; allowed: 10, 20"),
+        (addition, "size=15", r"config argument size='15' is unknown; allowed: 20, 10"),
         (sorting, "size=20", r"config argument 'size' is unknown; allowed keys: arch"),
     ],
 )

@@ -160,5 +160,5 @@ def erosion(followed: Runs) -> tuple[Figure, Any]:
 
 def mean_norm(norms: Any, group: str) -> float:
     """Mean of the norms whose path ends in this."""
-    found: Sequence[float] = [v for k, v in norms.items() if k.endswith(group)]
-    return float(np.mean(found)) if found else 0.0
+    sizes: Sequence[float] = [v for k, v in norms.items() if k.endswith(group)]
+    return float(np.mean(sizes)) if sizes else 0.0

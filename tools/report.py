@@ -89,8 +89,8 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def pictures(results: dict[str, Any]) -> dict[str, tuple[figures.Figure, Any]]:
     """Every picture and what it was drawn from."""
-    found = load(RESULTS / "erosion")
-    followed = {name: found[name] for name in figures.FOLLOWED if name in found}
+    erosion = load(RESULTS / "erosion")
+    followed = {name: erosion[name] for name in figures.FOLLOWED if name in erosion}
     return {
         "grids.png": figures.grids(results),
         "lengths.png": figures.lengths(results),
@@ -106,9 +106,9 @@ def replaced(text: str, mark: str, content: str) -> str:
         ValueError: If the text lacks a mark.
     """
     start, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-    before, found, rest = text.partition(start)
+    before, opened, rest = text.partition(start)
     _, closed, after = rest.partition(end)
-    if not found or not closed:
+    if not opened or not closed:
         raise ValueError(f"marks {start.strip()} and {end} are missing")
     return f"{before}{start}{content}\n{end}{after}"
 

@@ -40,17 +40,17 @@ LINES = {
 
 def measured(record: Mapping[str, Any]) -> str:
     """The figures of one file: rate and share of the peak, or seconds."""
-    found = record["measured"]
+    numbers = record["measured"]
     if record["what"] == "train":
-        shares = (found[f"{kind}share_of_peak"] for kind in ("", "useful_"))
+        shares = (numbers[f"{kind}share_of_peak"] for kind in ("", "useful_"))
         peak = " / ".join(f"{100 * share:.0f}%" for share in shares)
-        return f"{found['samples_per_second']:,.0f} sums/s, {peak} of the peak"
+        return f"{numbers['samples_per_second']:,.0f} sums/s, {peak} of the peak"
     if record["what"] == "eval":
-        seconds = f"{found['grid_seconds_with_compilation']:.1f} s"
-        if "grid_seconds" in found:
-            seconds += f", {found['grid_seconds']['median']:.1f} s compiled"
-        return f"{seconds} ({found['sums']:,} sums)"
-    longest = max(found["lengths"], key=lambda length: length["digits"])
+        seconds = f"{numbers['grid_seconds_with_compilation']:.1f} s"
+        if "grid_seconds" in numbers:
+            seconds += f", {numbers['grid_seconds']['median']:.1f} s compiled"
+        return f"{seconds} ({numbers['sums']:,} sums)"
+    longest = max(numbers["lengths"], key=lambda length: length["digits"])
     return f"{longest['seconds']['median']:.2f} s"
 
 

@@ -29,8 +29,8 @@ TASKS = (
 
 def seeds_of(results: Runs, row: str) -> list[Run]:
     """The runs of an experiment, by seed."""
-    found = [run for name, run in results.items() if name.rpartition("_s")[0] == row]
-    return sorted(found, key=lambda run: run["seed"])
+    runs = [run for name, run in results.items() if name.rpartition("_s")[0] == row]
+    return sorted(runs, key=lambda run: run["seed"])
 
 
 def fraction(counts: Counts | None) -> float | None:
@@ -272,10 +272,10 @@ def records_table(results: Runs) -> str:
     def at(length: int) -> Callable[[Run], Counts | None]:
         return lambda run: diagonal(run, length)
 
-    def line(goal: str, what: str, runs: Sequence[Run], *found: str) -> list[str]:
+    def line(goal: str, what: str, runs: Sequence[Run], *reached: str) -> list[str]:
         if not runs:
             return [goal, what, "-", "-", "not run yet"]
-        return [goal, what, str(len(runs)), seconds_of(runs), "; ".join(found)]
+        return [goal, what, str(len(runs)), seconds_of(runs), "; ".join(reached)]
 
     lines = [
         line(

@@ -79,7 +79,13 @@ def make_batch(
         counts = answer_mask(ids, task.vocab.id("="))
     mask = jnp.roll(counts, -1, axis=1).at[:, -1].set(False)
     labels = jnp.roll(ids, -1, axis=1)
-    return Batch(ids, positions, labels, mask, jnp.zeros_like(ids))
+    return Batch(
+        ids=ids,
+        positions=positions,
+        labels=labels,
+        mask=mask,
+        segment=jnp.zeros_like(ids),
+    )
 
 
 def row_width(data: DataConfig) -> int:

@@ -152,8 +152,13 @@ def grade_cells(
     graded = {}
     for index, (name, (a, b, total)) in enumerate(cells):
         tokens = per_token[index, : task.answer_width(a, b) + 1]
-        cell = Cell(a, b, int(correct[index]), total, tokens.tolist())
-        graded[name, (a, b, total)] = cell
+        graded[name, (a, b, total)] = Cell(
+            a=a,
+            b=b,
+            correct=int(correct[index]),
+            total=total,
+            per_digit_correct=tokens.tolist(),
+        )
     return graded
 
 
@@ -211,7 +216,8 @@ def merged(subtasks: Sequence[Sequence[Cell]]) -> list[Cell]:
         correct, total = (
             sum(getattr(cell, name) for cell in cells) for name in ("correct", "total")
         )
-        sums.append(Cell(cells[0].a, cells[0].b, correct, total, digits.tolist()))
+        whole = {"correct": correct, "total": total}
+        sums.append(cells[0]._replace(per_digit_correct=digits.tolist(), **whole))
     return sums
 
 
@@ -247,10 +253,10 @@ def evaluate(
     cells = merged(list(subtasks.values()))
     first = [cell._replace(correct=cell.per_digit_correct[0]) for cell in cells]
     return Evaluation(
-        cells,
-        summarise(cells, task, max_cell),
-        summarise(first, task, max_cell) if task.first_answer else {},
-        subtasks if len(subtasks) > 1 else {},
-        sets,
-        time.perf_counter() - started,
+        cells=cells,
+        exact_match=summarise(cells, task, max_cell),
+        first_answer=summarise(first, task, max_cell) if task.first_answer else {},
+        subtasks=subtasks if len(subtasks) > 1 else {},
+        sets=sets,
+        seconds=time.perf_counter() - started,
     )

@@ -64,4 +64,11 @@ def export(config: ModelConfig, params: Any, *, max_backprop: int = 1) -> Origin
     arch = architecture(config, max_backprop)
     by_head = arch["attention"]["type"] == "self-attention"
     buffers = new_buffers(config, by_head=by_head, compiled=True)
-    return Original(config, max_backprop, params, arch, buffers, compiled=True)
+    return Original(
+        config=config,
+        max_backprop=max_backprop,
+        params=params,
+        arch=arch,
+        buffers=buffers,
+        compiled=True,
+    )

@@ -102,7 +102,13 @@ class Case:
             counts = rows != vocab.PAD
         labels, mask = jnp.roll(rows, -1, axis=1), jnp.roll(counts, -1, axis=1)
         mask = mask.at[:, -1].set(False)
-        return Batch(rows, positions, labels, mask, jnp.zeros_like(rows))
+        return Batch(
+            ids=rows,
+            positions=positions,
+            labels=labels,
+            mask=mask,
+            segment=jnp.zeros_like(rows),
+        )
 
     def spec_id(self, symbol: str) -> int:
         """Id of a symbol in the case's vocabulary."""

@@ -198,7 +198,14 @@ def from_original(
             raise ValueError(f"model.safetensors: {name}={float(tensor)}; allowed: 512")
     if left:
         raise ValueError(f"model.safetensors: unknown tensors {sorted(left)}")
-    return Original(config, max_backprop(arch), params, arch, buffers, compiled)
+    return Original(
+        config=config,
+        max_backprop=max_backprop(arch),
+        params=params,
+        arch=arch,
+        buffers=buffers,
+        compiled=compiled,
+    )
 
 
 def to_original(

@@ -82,7 +82,8 @@ def make_context(
                 f"got {num_segments} segments, {scheme.name!r}"
             )
         band = banded.make_band(ids, blocks)
-    return Context(query, key, positions, bounds, band)
+    table_row = scheme.query_levels(positions)[0]
+    return Context(query, key, table_row, bounds=bounds, band=band)
 
 
 def cached_context(
@@ -100,7 +101,7 @@ def cached_context(
     return Context(
         Tokens(query[0], scheme.query_levels(query[1])),
         Tokens(key[0], scheme.key_levels(key[1])),
-        query[1],
+        scheme.query_levels(query[1])[0],
     )
 
 

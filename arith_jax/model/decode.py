@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from arith_jax import vocab
 from arith_jax.model.attention import Cache
 from arith_jax.model.context import Context, cached_context
-from arith_jax.model.forward import evaluation_noise, recur_in_turn, run
+from arith_jax.model.forward import bound, evaluation_noise, recur_in_turn
 from arith_jax.model.transformer import Transformer
 
 # Of every layer of every recurrence.
@@ -75,13 +75,13 @@ def decode(
         caches: Caches,
         start: Float[Array, "b t d"],
     ) -> tuple[Float[Array, "b t v"], Caches]:
-        emb = run(model, params, "embed", tokens, context)
+        emb = bound(model, params, "embed")(tokens, context)
         state, new_caches = start if config.initial_state == "noise" else emb, []
         for layers in caches:
-            args = model, params, state, emb, context
-            state, layers = recur_in_turn(*args, caches=layers)
+            options = {"emb": emb, "context": context, "caches": layers}
+            state, layers = recur_in_turn(model, params, state, **options)
             new_caches.append(layers)
-        return run(model, params, "readout", state), new_caches
+        return bound(model, params, "readout")(state), new_caches
 
     key_ids = jnp.pad(positions, ((0, 0), (0, num_new)))
     context = cached_context(scheme, (index[:, :p], positions), (index, key_ids))

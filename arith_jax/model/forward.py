@@ -1,6 +1,7 @@
 """Running a transformer: pure functions of its parameters."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,11 +21,9 @@ from arith_jax.positions.abacus import padding_segment
 Recurrence = Callable[..., Float[Array, "b t d"]]
 
 
-def run(
-    model: Transformer, params: Any, method: str, *args: Any, **options: Any
-) -> Any:
-    """One method of the model with its parameters."""
-    return model.apply({"params": params}, *args, method=method, **options)
+def bound(model: Transformer, params: Any, method: str) -> Callable[..., Any]:
+    """One method of the model with its parameters, as a function."""
+    return partial(model.apply, {"params": params}, method=method)
 
 
 def initial_state(
@@ -77,9 +76,9 @@ def recur_in_turn(
     model: Transformer,
     params: Any,
     state: Float[Array, "b t d"],
+    *,
     emb: Float[Array, "b t d"],
     context: Context,
-    *,
     caches: Sequence[Cache] = (),
     targets: TargetIndex | None = None,
     key: PRNGKeyArray | None = None,
@@ -182,7 +181,7 @@ def forward(
     key_state = key_noise = None
     if key is not None:
         key_state, key_noise = jax.random.split(key)
-    emb = run(model, params, "embed", ids, context)
+    emb = bound(model, params, "embed")(ids, context)
     if state is None:
         state = initial_state(model, emb, key_state, context.query.index)
 
@@ -191,10 +190,10 @@ def forward(
     ) -> Array:
         key = None if key_noise is None else jax.random.fold_in(key_noise, index)
         if model.execution.unroll:
-            args = model, weights, state, emb, context
-            return recur_in_turn(*args, key=key, **options)[0]
+            options |= {"emb": emb, "context": context, "key": key}
+            return recur_in_turn(model, weights, state, **options)[0]
         rngs = {} if key is None else {"noise": key}
-        return run(model, weights, "recur", state, emb, context, rngs=rngs)
+        return bound(model, weights, "recur")(state, emb, context, rngs=rngs)
 
     if not (isinstance(num_frozen, int) and num_frozen == 0):
         state = run_frozen(recur, (params, emb, state), num_frozen)
@@ -210,7 +209,7 @@ def forward(
         state, _ = jax.lax.scan(step, state, num_frozen + jnp.arange(num_trained))
     if targets is not None and not is_gathered:
         state = gather.gather_targets(state, targets)
-    logits = run(model, params, "readout", state)
+    logits = bound(model, params, "readout")(state)
     return logits if targets is None else gather.scatter_targets(logits, targets)
 
 
@@ -244,10 +243,10 @@ def attention_weights(
     Logits are not materialised for long rows elsewhere: here they are.
     """
     context = make_context(model.config.scheme, positions)
-    emb = run(model, params, "embed", ids, context)
+    emb = bound(model, params, "embed")(ids, context)
     state, weights = initial_state(model, emb, None, context.query.index), []
     for _ in range(model.config.num_recurrences):
-        args = model, params, "recur", state, emb, context
-        state, sown = run(*args, mutable=["intermediates"])
+        recur = bound(model, params, "recur")
+        state, sown = recur(state, emb, context, mutable=["intermediates"])
         weights.append(sown["intermediates"]["layers"]["attention"]["weights"][0])
     return jnp.stack(weights)

@@ -1,14 +1,12 @@
 """Layers of the recurrent block: attention, gated MLP, norms."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from arith_jax.config.model import Execution, ModelConfig
 from arith_jax.kernels.geglu import geglu
-from arith_jax.kernels.layer_norm import layer_norm, norm_with_residual
+from arith_jax.kernels.layer_norm import layer_norm
 from arith_jax.model import gather
 from arith_jax.model.attention import Attention, Cache
 from arith_jax.model.context import Context
@@ -35,33 +33,17 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, *inputs: Float[Array, "*dims d"]) -> Float[Array, "*dims d"]:
         """Adds up arrays of one shape and dtype and normalises their last axis."""
-        return layer_norm(inputs, *self.scale_and_bias(inputs[0]), **self.options)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of `kernels.layer_norm`."""
-        dtype, use_kernel = self.execution.dtype, self.execution.kernels
-        return {"eps": self.eps, "dtype": dtype, "use_kernel": use_kernel}
-
-    def scale_and_bias(self, x: Float[Array, "*dims d"]) -> tuple[Array, Array]:
-        """The parameters; ones and zeros at the start."""
-        shape = x.shape[-1:]
+        shape = inputs[0].shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        return scale, self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-
-
-class BranchNorm(Norm):
-    """What goes past a residual branch, and what goes into it: x and LN(x).
-
-    The gradient is one operation for both.
-    """
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "*dims d"]
-    ) -> tuple[Float[Array, "*dims d"], Float[Array, "*dims d"]]:
-        """The input as it is, and normalised."""
-        return norm_with_residual(x, *self.scale_and_bias(x), **self.options)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        return layer_norm(
+            inputs,
+            scale,
+            bias,
+            eps=self.eps,
+            dtype=self.execution.dtype,
+            use_kernel=self.execution.kernels,
+        )
 
 
 class GatedMlp(nn.Module):
@@ -133,19 +115,18 @@ class Layer(nn.Module):
             cache: Keys and values before these; None: there are none.
             targets: Tokens whose state is wanted; None: all.
         """
-        norm = lambda name: Norm(self.norm_eps, self.execution, name=name)
-        branch = lambda name, x: (x, x)
-        if self.norm == "sandwich":
-            options = self.norm_eps, self.execution
-            branch = lambda name, x: BranchNorm(*options, name=name)(x)
+        norm = lambda name, *x: Norm(self.norm_eps, self.execution, name=name)(*x)
+        inner_norm = norm if self.norm == "sandwich" else lambda name, x: x
         if self.injects:
             x = x + emb
-        x, inputs = branch("attention_in_norm", x)
-        out, cache = self.attention(inputs, context, cache=cache, targets=targets)
+        out, cache = self.attention(
+            inner_norm("attention_in_norm", x), context, cache=cache, targets=targets
+        )
         if targets is not None:
             x = gather.gather_targets(x, targets)
-        x, inputs = branch("mlp_in_norm", norm("attention_norm")(x, out))
-        return norm("mlp_norm")(x, self.mlp(inputs)), cache
+        x = norm("attention_norm", x, out)
+        out = self.mlp(inner_norm("mlp_in_norm", x))
+        return norm("mlp_norm", x, out), cache
 
 
 class RecurrentBlock(nn.Module):

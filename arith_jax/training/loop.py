@@ -103,7 +103,14 @@ def train(
         pending = metrics
         elapsed = time.perf_counter() - started - compile_seconds
         now_at = Clock(elapsed, compile_seconds)
-        yield Progress(state, step, fraction, shown, metrics, now_at)
+        yield Progress(
+            state=state,
+            step=step,
+            fraction=fraction,
+            metrics=shown,
+            unread=metrics,
+            clock=now_at,
+        )
 
 
 def read_metrics(metrics: Metrics, step: int) -> Metrics:

@@ -27,11 +27,11 @@ class Schedule(NamedTuple):
 
     Attributes:
         multiplier: Factor on the learning rates.
-        num_micro_batches: Micro-batches of an update that begins here.
+        num_micro_batches: Micro-batches of an update that begins here; None: one.
     """
 
     multiplier: Float[Any, ""] | float
-    num_micro_batches: Int[Any, ""] | int
+    num_micro_batches: Any
 
 
 def lr_multiplier(config: OptimConfig, fraction: float) -> float:

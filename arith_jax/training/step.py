@@ -123,11 +123,11 @@ def step_inputs(
     experiment: Experiment, schedule: Schedule, depth: Depth
 ) -> tuple[Any, Schedule, Any]:
     """What changes from step to step besides the state, as numbers of the host."""
-    return (
-        np.int32(experiment.seed),
-        Schedule(np.float32(schedule.multiplier), np.int32(schedule.num_micro_batches)),
-        np.int32(depth.num_frozen),
-    )
+    # Every number is a transfer of its own, which short steps feel.
+    is_gathered = experiment.optim.max_micro_batches > 1
+    count = np.int32(schedule.num_micro_batches) if is_gathered else None
+    plan = Schedule(np.float32(schedule.multiplier), count)
+    return np.int32(experiment.seed), plan, np.int32(depth.num_frozen)
 
 
 def compile_step(experiment: Experiment, num_trained: int, state: TrainState) -> Any:

@@ -30,11 +30,11 @@ def get_config(argument: str = "") -> ConfigDict:
         budget=24.0,
         extra=EXTRA,
     )
-    c.data.max_digits = int(base.choose(options, "size", "20", *common.SIZES))
-    c.data.predict_prompt = base.choose(options, "prompt", "off", "on", "off") == "on"
-    c.loss.throttle = base.choose(options, "throttle", "off", "on", "off") == "on"
-    c.task.blanks = base.take_number(options, "blanks", 0.0, 0.0, 0.5)
-    c.task.index_hints = base.choose(options, "hints", "off", "on", "off") == "on"
+    c.data.max_digits = int(base.choose(options, "size", *common.SIZES))
+    c.data.predict_prompt = base.choose(options, "prompt", "off", "on") == "on"
+    c.loss.throttle = base.choose(options, "throttle", "off", "on") == "on"
+    c.task.blanks = base.take_number(options, "blanks", 0.0, low=0.0, high=0.5)
+    c.task.index_hints = base.choose(options, "hints", "off", "on") == "on"
     is_standard = c.model.num_recurrences == 1 and c.model.injection == "recurrence"
     if is_standard or common.has_relative(c):
         c.optim.micro_batch_size = 256

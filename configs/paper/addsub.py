@@ -26,7 +26,7 @@ def get_config(argument: str = "") -> ConfigDict:
         budget=24.0,
         extra=("size",),
     )
-    c.data.max_digits = int(base.choose(options, "size", "20", *common.SIZES))
+    c.data.max_digits = int(base.choose(options, "size", *common.SIZES))
     # The figure is a diagonal; the grid in steps of 10 and the trained square.
     c.eval.grid_stride = 10
     c.eval.diagonal = tuple(n for n in range(22, 121, 2) if n % 10)

@@ -26,7 +26,7 @@ def get_config(argument: str = "") -> ConfigDict:
         budget=1.0,
         extra=("size",),
     )
-    c.data.max_digits = int(base.choose(options, "size", "20", *common.SIZES))
+    c.data.max_digits = int(base.choose(options, "size", *common.SIZES))
     if c.model.num_recurrences == 1 and c.model.injection == "layer":
         c.optim.micro_batch_size = 256
     c.eval.diagonal = ()

@@ -21,7 +21,7 @@ POSITIONS = {
     "abacus+rope": ("abacus", "rope"),
 }
 INJECTIONS = ("recurrence", "layer")
-SIZES = ("10", "20", "30", "40")
+SIZES = ("20", "10", "30", "40")  # the default first
 
 
 def start(
@@ -60,20 +60,20 @@ def start(
             "config argument 'cpu' is not for the paper's models, which take hours of "
             "a GPU; allowed: smoke, gpu"
         )
-    chosen = base.choose(options, "arch", arch[0], *arch)
-    named = base.choose(options, "pos", pos[0], *pos)
+    chosen = base.choose(options, "arch", *arch)
+    named = base.choose(options, "pos", *pos)
     c = base.get_config(task)
     c.preset = preset or "gpu"
     layers, recurrences = (int(part) for part in chosen.split("x"))
     c.model.num_layers, c.model.num_recurrences = layers, recurrences
-    c.model.injection = base.choose(options, "inject", "recurrence", *INJECTIONS)
+    c.model.injection = base.choose(options, "inject", *INJECTIONS)
     c.model.positions = POSITIONS[named]
     injected = ["ii"] if c.model.injection == "layer" else []
     # The whole argument, so that every row has a folder of its own.
     c.name = "_".join(["paper", task, chosen, named, *injected, *given])
-    c.data.max_offset = int(base.take_number(options, "k", 100, 0, 400))
-    c.loss.alpha = base.take_number(options, "alpha", 1.0, 0.0, 1.0)
-    hours = base.take_number(options, "budget", budget, 0.001, 1000.0)
+    c.data.max_offset = int(base.take_number(options, "k", 100, low=0, high=400))
+    c.loss.alpha = base.take_number(options, "alpha", 1.0, low=0.0, high=1.0)
+    hours = base.take_number(options, "budget", budget, low=0.001, high=1000.0)
     c.train.steps, c.train.minutes = 0, 60.0 * hours
     set_recipe(c)
     known = ("arch", "pos", "inject", "k", "alpha", "budget", *extra)

@@ -43,6 +43,7 @@ MAX_TARGETS = {
     "sorting": (sorting, "arch=8x1,pos=abacus", {}, 20),
     "insertion sort": (abacus_sort, "gpu", {}, 65),
 }
+FAST = ("addition", "of eight", "with the prompt", "mixture", "insertion sort")
 
 
 @pytest.mark.parametrize("function", [gather.gather_targets, gather.scatter_targets])
@@ -102,7 +103,7 @@ def test_loss_and_gradients_are_those_of_all_logits(name):
     assert_trees_close(gradients, right, 1e-5)
 
 
-@pytest.mark.parametrize("name", MAX_TARGETS)
+@pytest.mark.parametrize("name", slow_but(MAX_TARGETS, FAST))
 def test_no_row_has_more_targets_than_are_counted_on(name):
     *config, expected = MAX_TARGETS[name]
     data = experiment_of(*config).data

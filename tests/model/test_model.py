@@ -24,7 +24,6 @@ from tests.model.examples import (
     LOOPED,
     POSITIONS,
     RULES,
-    TABLE,
     batch_of,
     changed_model,
     forward,
@@ -313,11 +312,11 @@ def test_attention_weights_are_what_the_layers_use(tiny, name):
         if config.injection != "none":
             state = state + emb
         layer = make_layer(config, model.execution)
-        own_params = layer_params(params, config.num_layers)[0]
+        first_params = layer_params(params, config.num_layers)[0]
         if config.norm == "sandwich":
             norm = Norm(config.norm_eps)
-            state = norm.apply({"params": own_params["attention_in_norm"]}, state)
-        attention = own_params["attention"]
+            state = norm.apply({"params": first_params["attention_in_norm"]}, state)
+        attention = first_params["attention"]
         out, _ = layer.attention.apply({"params": attention}, state, context)
         weights = attention_weights(model, params, batch.ids, batch.positions)
         values = (state @ attention["qkv_kernel"][:, 2]).reshape(
@@ -335,6 +334,23 @@ def test_attention_weights_are_what_the_layers_use(tiny, name):
     window = config.abacus_window if config.abacus_far == "mask" else None
     is_hidden = ~np.asarray(visible(config.scheme, context, window))
     assert np.all(np.where(is_hidden[:, None], weights, 0) == 0)
+
+
+def test_length_scale_multiplies_the_logits_of_each_query(tiny):
+    changes = POSITIONS["relative, bias"] | {"num_layers": 1}
+    plain = changed_model(tiny, changes)
+    scaled = changed_model(tiny, changes | {"length_scale": True})
+    params, batch = random_params(plain), batch_of()
+    run = jax.jit(attention_weights, static_argnums=0)
+    weights, actual = (
+        np.asarray(run(model, params, batch.ids, batch.positions))
+        for model in (plain, scaled)
+    )
+    num_visible = np.arange(1, batch.ids.shape[1] + 1)
+    factor = np.log(num_visible + 1) / np.log(32)
+    expected = np.where(weights > 0, weights ** factor[:, None], 0)
+    expected /= expected.sum(axis=-1, keepdims=True)
+    assert_trees_close(actual, expected, 1e-5)
 
 
 @pytest.mark.parametrize("name", slow_but(RULES, ("looped",)))
@@ -369,7 +385,7 @@ def test_no_gradient_flows_through_the_first_recurrences(
     tiny, numbers_frozen, num_trained, unroll
 ):
     # From the embedding, so that the initial state has a gradient, too.
-    changes = LOOPED | {"initial_state": "embedding"}
+    changes = LOOPED | {"initial_state": "embedding", "num_layers": 1}
     model = changed_model(tiny, changes, execution=Execution(unroll=unroll))
     params, batch = random_params(model), batch_of()
     by_forward = squares(
@@ -448,11 +464,12 @@ def test_the_random_initial_state_depends_on_the_key_in_training_only(tiny):
 @pytest.mark.parametrize("unroll", [True, False])
 def test_noise_of_a_recurrence_is_the_same_with_and_without_gradient(tiny, unroll):
     execution = Execution(unroll=unroll)
-    changes = LOOPED | {"num_layers": 1}
+    # The initial state has no noise of its own.
+    changes = LOOPED | {"num_layers": 1, "initial_state": "embedding"}
     model = changed_model(tiny, changes, execution=execution, key_noise=3.0)
     params, batch = random_params(model), batch_of(["12+34="])
 
-    def run(model, num_frozen, num_trained):
+    def run(num_frozen, num_trained, seed=1):
         return forward(
             model,
             params,
@@ -460,14 +477,13 @@ def test_noise_of_a_recurrence_is_the_same_with_and_without_gradient(tiny, unrol
             batch.positions,
             num_frozen=num_frozen,
             num_trained=num_trained,
-            key=jax.random.key(1),
+            key=jax.random.key(seed),
             num_segments=1,
         )
 
-    trained = run(model, 0, 2)
-    assert_trees_close(run(model, 1, 1), trained, 1e-5)
-    still = Transformer(model.config, execution)
-    assert relative_distance(run(still, 0, 2), trained) > 1e-2
+    trained = run(0, 2)
+    assert_trees_close(run(1, 1), trained, 1e-5)
+    assert relative_distance(run(0, 2, seed=2), trained) > 1e-2
 
 
 def test_bfloat16_is_near_float32_and_keeps_parameters_in_float32(tiny):
@@ -487,7 +503,7 @@ def test_bfloat16_is_near_float32_and_keeps_parameters_in_float32(tiny):
 @pytest.mark.parametrize("dtype", ["uint8", "uint32", "int64"])
 def test_ids_of_any_integer_dtype_give_the_logits_of_int32(tiny, dtype):
     # Both a table and differences of ids, which would wrap in an unsigned dtype.
-    changes = TABLE | {"positions": ("abacus", "relative_abacus"), "num_layers": 1}
+    changes = {"positions": ("abacus", "relative_abacus"), "table_size": 128}
     model = changed_model(tiny, changes)
     params, batch = random_params(model), batch_of(["9+12=", "4+5="])
     ids = padded(batch.ids, (3, 0), batch.ids.shape[1] + 3)
@@ -500,7 +516,14 @@ def test_ids_of_any_integer_dtype_give_the_logits_of_int32(tiny, dtype):
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("changes", [{}, {"mcleish": McLeishConfig(deepnorm=True)}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param({"mcleish": McLeishConfig(deepnorm=True)}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_matrices_of_all_layers_begin_with_values_of_their_own(tiny, changes):
     config = dataclasses.replace(tiny, **changes)
     layers = jitted_init(Transformer(config), jax.random.key(0))["layers"]
