@@ -60,8 +60,9 @@ def num_micro_batches(config: OptimConfig, fraction: float) -> int:
     if config.ramp_until <= 0:
         return config.max_micro_batches
     parts = int(BUDGET_PARTS * fraction)
-    samples = parts * config.batch_size / (BUDGET_PARTS * config.ramp_until)
-    reached = math.floor(samples / config.micro_batch_size) + 1
+    # In this order, which rounds some multiples of a micro-batch down.
+    slope = config.batch_size / (BUDGET_PARTS * config.ramp_until)
+    reached = math.floor(parts * slope / config.micro_batch_size) + 1
     return min(reached, config.max_micro_batches)
 
 

@@ -27,7 +27,7 @@ def test_learning_rate_warms_up_stays_and_cools_down():
 def test_batch_ramp_is_the_original_s():
     for fraction in np.linspace(0, 1, 41):
         parts = int(12e6 * fraction)
-        size = (int(np.floor(parts * 8192 / (12e6 * 0.6) / 512)) + 1) * 512
+        size = (int(np.floor(parts * (8192 / (12e6 * 0.6)) / 512)) + 1) * 512
         assert optim.num_micro_batches(PAPER, fraction) * 512 == min(size, 8192)
     flat = dataclasses.replace(PAPER, ramp_until=0.0)
     assert optim.num_micro_batches(flat, 0.0) == 16
