@@ -16,9 +16,14 @@ import safetensors.numpy
 from arith_jax.config.training import OptimConfig
 from arith_jax.mcleish import names
 from arith_jax.mcleish.fixtures import GATES, Case, Errors
-from arith_jax.mcleish.passes import check_case, loss_and_gradients, pass_of
+from arith_jax.mcleish.passes import (
+    Inputs,
+    Settings,
+    check_case,
+    loss_and_gradients,
+)
+from arith_jax.model.transformer import Transformer
 from arith_jax.training.log import make_console
-from arith_jax.training.losses import Depth
 from arith_jax.training.optim import schedule
 from arith_jax.training.state import accumulate_gradients, state_from
 
@@ -48,7 +53,10 @@ def check_train_steps(folder: pathlib.Path) -> Errors:
     """Accumulation, clipping, AdamW and both schedules over recorded micro-batches."""
     case = Case(folder, "state_dict_before.safetensors")
     spec, config = case.spec, optim_config(case.spec)
-    state = state_from(config, case.original.params)
+    model, state = (
+        Transformer(case.config({})),
+        state_from(config, case.original.params),
+    )
     advance = jax.jit(accumulate_gradients, static_argnums=0)
     fraction = 0.0
     for entry, ids, start in zip(
@@ -60,11 +68,10 @@ def check_train_steps(folder: pathlib.Path) -> Errors:
         plan = schedule(config, fraction)
         rate = config.learning_rate * float(plan.multiplier)
         case.errors.add("learning rates", abs(rate - entry["learning_rate_in_force"]))
-        depth, offset = Depth(entry["n"], entry["k"]), entry["abacus_offset_k"]
-        settings, inputs = pass_of(
-            case, {}, depth, state=jnp.array(start), offset=offset
-        )
-        inputs = inputs._replace(params=state.params, batch=case.batch(ids, offset))
+        batch = case.batch(ids, entry["abacus_offset_k"])
+        frozen = jnp.asarray(entry["n"], jnp.int32)
+        inputs = Inputs(state.params, batch, jnp.array(start), frozen)
+        settings = Settings(model, entry["k"], case.reduction)
         loss, gradients = loss_and_gradients(settings, inputs)
         case.errors.add("loss", abs(float(loss) - entry["loss"]))
         updates = int(state.updates)
