@@ -3,7 +3,7 @@
 Trained on at most 20 digits (`cpu`: 8, and three times longer). Attention in blocks
 keeps memory and time linear in the row, which is 300,004 tokens there.
 
-Measured, seeds 0-7 (`gpu`): no error on any length; 32 s of training on one H100.
+Cost: about two minutes of a GPU. What it reaches: the README's table.
 """
 
 from ml_collections import ConfigDict

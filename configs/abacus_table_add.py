@@ -5,8 +5,7 @@ to 140, so that training visits every row that 120-digit sums use. Without the w
 (`--config.model.abacus_far=bias`) the same budget reaches 100% at 20 digits and nothing
 at 100: docs/length_generalization.md.
 
-Measured, seeds 0-7 (`gpu`): 5.3 s of training on one H100, every sum of 100 and of 120
-digits right on every seed, at most 4 errors in a million sums of the grid.
+Cost: about 5 s of training on one H100 (`gpu`). What it reaches: the README's table.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
 
 `change` is a row of CHANGES, `none` by default; `budget` is `short` (400 steps of 256
 sums, at which the unchanged recipe just arrives) or `long` (4,000, to tell slow from
-never). Cost on one H100: 1 and 10 seconds of training. The table that comes out is in
+never). Cost: seconds of one H100. The table that comes out is in
 docs/length_generalization.md.
 """
 

@@ -66,7 +66,6 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.model.norm = "sandwich"  # x = LN(x + f(LN(x))); or post, as in the original
     c.model.norm_eps = 1e-6  # added to the variance
     c.model.qk_norm = True  # queries and keys of unit RMS, learned scale per head
-    c.model.qk_gain = 2.0  # that scale at the start
     c.model.length_scale = False  # logits times ln(visible keys + 1) / ln 32
     c.model.mcleish = ConfigDict()  # what only the original has
     c.model.mcleish.head_mlp = False  # an extra MLP before the final norm

@@ -57,7 +57,6 @@ class ModelConfig:
         norm: sandwich, x = LN(x + f(LN(x))); or post, x = LN(x + f(x)).
         norm_eps: Added to the variance.
         qk_norm: Queries and keys of unit RMS, with a learned scale per head.
-        qk_gain: That scale at the start.
         length_scale: Whether logits are multiplied by ln(visible keys + 1) / ln 32.
         mcleish: What only the original has.
         vocab_size: Symbols; an experiment takes it from its task.
@@ -78,7 +77,6 @@ class ModelConfig:
     norm: str = "sandwich"
     norm_eps: float = 1e-6
     qk_norm: bool = True
-    qk_gain: float = 2.0
     length_scale: bool = False
     mcleish: McLeishConfig = McLeishConfig()
     vocab_size: int = 19

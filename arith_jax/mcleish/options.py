@@ -102,7 +102,6 @@ def model_config(arch: Mapping[str, Any]) -> ModelConfig:
             qkv_gain_quirk=attention["type"] == "self-attention",
         ),
         qk_norm=False,
-        qk_gain=1.0,
         vocab_size=embedding["vocab_size"],
     )
 
@@ -156,9 +155,10 @@ def architecture(config: ModelConfig, max_backprop: int) -> dict[str, Any]:
         *parents, name = path.split(".")
         section = arch[parents[0]] if parents else arch
         section.setdefault(name, allowed[0])
-    # Fields that mean nothing to such a model leave no trace in a checkpoint.
-    unused = {"abacus_window": config.abacus_window, "qk_gain": config.qk_gain}
-    theirs = dataclasses.asdict(dataclasses.replace(model_config(arch), **unused))
+    # The window means nothing to such a model and leaves no trace in a checkpoint.
+    theirs = dataclasses.asdict(
+        dataclasses.replace(model_config(arch), abacus_window=config.abacus_window)
+    )
     differing = [
         f"{name}={value!r} (there {theirs[name]!r})"
         for name, value in dataclasses.asdict(config).items()

@@ -18,6 +18,7 @@ from arith_jax.model.initializers import Initializer, lecun_normal, qkv_init
 from arith_jax.positions.schemes import Abacus, Scheme
 
 MASKED = -1e9
+QK_GAIN = 2.0  # Of normalised queries and keys at the start.
 
 
 class Cache(NamedTuple):
@@ -52,7 +53,6 @@ class Attention(nn.Module):
         window: Differences of digits with a bias of their own.
         is_windowed: Whether digits beyond the window are hidden.
         qk_norm: Whether queries and keys are normalised, with a learned scale.
-        qk_gain: That scale at the start.
         length_scale: Whether logits grow with the logarithm of the visible keys.
         key_noise: Logits of each key get U(0, this) where there is a `noise` generator.
         kernel_init: Initializer of the output matrix and of FIRE's.
@@ -66,7 +66,6 @@ class Attention(nn.Module):
     window: int = 2
     is_windowed: bool = True
     qk_norm: bool = True
-    qk_gain: float = 2.0
     length_scale: bool = False
     key_noise: float = 0.0
     kernel_init: Initializer = lecun_normal
@@ -96,7 +95,7 @@ class Attention(nn.Module):
         qkv = qkv.reshape(b, t, 3, self.num_heads, d // self.num_heads)
         gain = jnp.ones((self.num_heads,), jnp.float32)
         if self.qk_norm:
-            initial = nn.initializers.constant(self.qk_gain)
+            initial = nn.initializers.constant(QK_GAIN)
             gain = self.param("qk_scale", initial, (self.num_heads,), jnp.float32)
         if cache is None and self.uses_kernel(context, qkv.shape[-1]):
             out = self.by_kernel(qkv, gain, context)

@@ -146,7 +146,8 @@ def forward(
         >>> bool(jnp.isfinite(logits).all())
         True
 
-    `PAD` before or after a row's tokens changes none of their logits.
+    `PAD` before or after a row's tokens changes none of their logits, unless there are
+    `blocks`.
 
     Args:
         model: The model.
@@ -161,14 +162,20 @@ def forward(
         state: State before the first recurrence; default: what the config says.
         segment: Number of each token's problem, from 0, if rows hold several; tokens
             see their own problem only. Default: `PAD` on the left, and the rest.
-        num_segments: Problems in a row; static. With 1, `segment` is not looked at.
+        num_segments: Problems in a row; static. With 1, `segment` is not looked at, and
+            rows begin with their first token.
         blocks: Attend within blocks of this size (`banded.fitting_blocks`), which is
             exact for a window of Abacus ids; static. Default: whole rows.
         targets: Tokens whose logits are wanted, 0 for the others. Default: all.
+
+    Raises:
+        ValueError: If there are segments without their number, or in blocks.
     """
     config, ids = model.config, ids.astype(jnp.int32)
     positions = positions.astype(jnp.int32)
-    if segment is None and num_segments is None and blocks is None:
+    if segment is not None and num_segments is None:
+        raise ValueError("forward: segment needs num_segments, how many there are")
+    if num_segments is None and blocks is None:
         segment, num_segments = padding_segment(ids), 2
     context = make_context(
         config.scheme,
@@ -242,7 +249,9 @@ def attention_weights(
 
     Logits are not materialised for long rows elsewhere: here they are.
     """
-    context = make_context(model.config.scheme, positions)
+    context = make_context(
+        model.config.scheme, positions, segment=padding_segment(ids), num_segments=2
+    )
     emb = bound(model, params, "embed")(ids, context)
     state, weights = initial_state(model, emb, None, context.query.index), []
     for _ in range(model.config.num_recurrences):

@@ -200,7 +200,6 @@ def make_layer(
         window=config.abacus_window,
         is_windowed=config.abacus_far == "mask",
         qk_norm=config.qk_norm,
-        qk_gain=config.qk_gain,
         length_scale=config.length_scale,
         key_noise=key_noise,
         kernel_init=kernel_init,

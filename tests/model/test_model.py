@@ -272,6 +272,14 @@ def test_padding_before_and_after_a_row_changes_no_logits(tiny, name):
         assert_trees_close(row[count : count + length], expected, 1e-5)
 
 
+def test_segments_need_their_number(tiny):
+    model, batch = changed_model(tiny, {}), batch_of()
+    with pytest.raises(ValueError, match="segment needs num_segments"):
+        run_forward(
+            model, {}, batch.ids, batch.positions, segment=jnp.zeros_like(batch.ids)
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "prompts"),
