@@ -62,7 +62,8 @@ def chosen(requested: bool, name: str, problem: str) -> bool:
     """Whether a kernel runs: if it is requested and nothing speaks against it.
 
     A request that cannot be met is logged as a warning, once for each problem. The
-    device is not considered: see `obstacle`.
+    device decides nothing here: see `obstacle`. On a CPU kernels are interpreted, for
+    tests.
 
     Args:
         requested: Whether the caller wants the kernel.
@@ -70,11 +71,13 @@ def chosen(requested: bool, name: str, problem: str) -> bool:
         problem: Why the kernel cannot do it, or "".
     """
     if requested and problem:
-        warn_once(name, problem)
+        warn_once(name, f"plain operations instead of the kernel: {problem}")
+    elif requested and jax.default_backend() == "cpu":
+        warn_once(name, "the kernel is interpreted on a CPU, which is slow")
     return requested and not problem
 
 
 @functools.cache
-def warn_once(name: str, problem: str) -> None:
-    """Warns that an operation does without its kernel, the first time only."""
-    logger.warning("%s: plain operations instead of the kernel: %s", name, problem)
+def warn_once(name: str, message: str) -> None:
+    """Warns of an operation's kernel, the first time only."""
+    logger.warning("%s: %s", name, message)

@@ -75,3 +75,13 @@ def test_a_request_that_cannot_be_met_is_a_warning_once_per_problem(caplog):
         dispatch.chosen(True, "geglu", problem)
         dispatch.chosen(True, "layer_norm", dispatch.width_problem(8, 4096))
     assert len(caplog.messages) == 3
+
+
+def test_interpreted_kernels_are_a_warning(caplog):
+    dispatch.warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="arith_jax"):
+        assert [dispatch.chosen(True, "geglu", "") for _ in range(2)] == [True, True]
+        assert not dispatch.chosen(False, "layer_norm", "")
+    is_cpu = jax.default_backend() == "cpu"
+    expected = ["geglu: the kernel is interpreted on a CPU, which is slow"]
+    assert caplog.messages == (expected if is_cpu else [])
