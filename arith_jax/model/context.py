@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int
 
 from arith_jax.kernels.attention import segment_bounds
 from arith_jax.model import banded
-from arith_jax.positions.abacus import segment_starts
+from arith_jax.positions.abacus import of_segment
 from arith_jax.positions.schemes import Levels, Scheme
 
 
@@ -69,8 +69,8 @@ def make_context(
     if num_segments == 1:
         segment = None
     if segment is not None:
-        index = index - segment_starts(segment)
         bounds = segment_bounds(segment, num_segments)
+        index = index - of_segment(bounds[:, :-1], segment)
     ids = scheme.remove_offset(positions, segment, num_segments)
     query = Tokens(index, scheme.query_levels(ids), segment)
     key = Tokens(index, scheme.key_levels(ids), segment)

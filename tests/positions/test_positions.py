@@ -12,9 +12,9 @@ from arith_jax.positions import written
 from arith_jax.positions.abacus import (
     abacus_positions,
     coupled_positions,
+    of_segment,
     padding_segment,
     remove_offset,
-    segment_starts,
 )
 from arith_jax.positions.schemes import Abacus, Coupled, Items, Lines, out_of_window
 
@@ -175,10 +175,11 @@ def test_ids_without_their_offset_begin_at_one_in_every_segment():
     np.testing.assert_array_equal(remove_offset(shifted, segment, 3), plain)
 
 
-def test_segments_begin_where_their_number_is_new():
+def test_tokens_have_the_value_of_their_segment():
     segment = jnp.array([[0, 0, 1, 1, 1, 2], [0, 3, 3, 3, 3, 3], [1, 1, 1, 1, 1, 1]])
-    expected = [[0, 0, 2, 2, 2, 5], [0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]]
-    assert segment_starts(segment).tolist() == expected
+    values = jnp.array([[7, 2**31 - 1, 5, 4], [0, 1, 2, -3], [9, 8, 7, 6]])
+    expected = jnp.take_along_axis(values, segment, axis=1)
+    np.testing.assert_array_equal(of_segment(values, segment), expected)
 
 
 def test_padding_before_a_row_is_a_segment_of_its_own():
