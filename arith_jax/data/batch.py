@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from arith_jax import vocab
 from arith_jax.config.data import DataConfig, round_up
 from arith_jax.data import packing
+from arith_jax.positions.abacus import of_segment
 from arith_jax.positions.schemes import Scheme
 from arith_jax.tasks.digits import word_below
 from arith_jax.tasks.task import Layout, Task
@@ -227,7 +228,7 @@ def with_new_offset(data: DataConfig, batch: Batch, key: PRNGKeyArray) -> Batch:
     """
     rows, problems = batch.ids.shape[0], batch.num_segments
     offset = draw_offset(data, key, rows * problems).reshape(rows, problems)
-    offset = jnp.take_along_axis(offset, batch.segment, axis=1)
+    offset = of_segment(offset, batch.segment)
     plain = data.scheme.remove_offset(batch.positions, batch.segment, problems)
     return batch.replace(positions=jnp.where(plain > 0, plain + offset, 0))
 
