@@ -25,6 +25,7 @@ class Experiment:
         name: Of the config; default folder under runs/.
         preset: Size chosen: smoke, cpu or gpu.
         seed: Decides weights, data and noise.
+        num_seeds: Models trained at once, with this seed and those that follow.
         task: The section `task` of the config, from which `data.task` was made.
         data: What a training batch holds.
         model: With vocabulary, position scheme and table size as the data need them.
@@ -46,6 +47,12 @@ class Experiment:
     train: TrainConfig
     eval: EvalConfig
     execution: Execution
+    num_seeds: int = 1
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of all models of a run."""
+        return range(self.seed, self.seed + self.num_seeds)
 
     @classmethod
     def from_dict(cls, config: Any) -> "Experiment":
@@ -72,11 +79,12 @@ class Experiment:
             "eval": EvalConfig,
             "execution": Execution,
         }
-        unknown = plain.keys() - {"name", "preset", "seed", "task", *sections}
+        names = ("name", "preset", "seed", "num_seeds", "task", *sections)
+        unknown = plain.keys() - set(names)
         if unknown:
             raise ValueError(
-                f"config section {min(unknown)!r} is unknown; allowed: name, preset, "
-                f"seed, task, {', '.join(sections)}"
+                f"config section {min(unknown)!r} is unknown; allowed: "
+                f"{', '.join(names)}"
             )
         task = {"name": "addition"} | plain.get("task", {})
         options = {key: value for key, value in task.items() if key != "name"}
@@ -96,6 +104,7 @@ class Experiment:
             name=plain.get("name", "experiment"),
             preset=plain.get("preset", ""),
             seed=plain.get("seed", 0),
+            num_seeds=plain.get("num_seeds", 1),
             task=tuple(sorted(task.items())),
             data=data,
             model=model,
@@ -116,6 +125,11 @@ class Experiment:
         """Checks what spans sections: recurrences, position tables, packed rows."""
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed={self.seed}: must be from 0 to {MAX_SEED}")
+        if not 1 <= self.num_seeds <= MAX_SEED - self.seed + 1:
+            raise ValueError(
+                f"num_seeds={self.num_seeds}: must be at least 1, and seeds must not "
+                f"go beyond {MAX_SEED}"
+            )
         if self.loss.max_backprop > self.model.num_recurrences:
             raise ValueError(
                 f"loss.max_backprop={self.loss.max_backprop}: must be between 1 and "

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from arith_jax.devices import on_each_device
 from arith_jax.kernels import dispatch, pallas
 from arith_jax.kernels.attention_spec import (
     COLUMNS,
@@ -69,7 +70,16 @@ def attend(
         raise ValueError(f"bounds with packed={spec.packed}: one needs the other")
     if spec.dense_bias != (bias is not None):
         raise ValueError(f"bias with dense_bias={spec.dense_bias}: one needs the other")
-    return _attend(spec, Inputs(qkv, position_ids, table, bounds=bounds, bias=bias))
+    inputs = Inputs(qkv, position_ids, table, bounds=bounds, bias=bias)
+    is_split = Inputs(
+        qkv=True,
+        position_ids=True,
+        table=False,
+        bounds=None if bounds is None else True,
+        bias=None if bias is None else not inputs.has_shared_bias,
+    )
+    attention = functools.partial(_attend, spec)
+    return on_each_device(attention, (inputs,), (is_split,))
 
 
 def problem(head_width: int, window: int) -> str:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
+from arith_jax.devices import on_each_device
 from arith_jax.kernels import dispatch, pallas
 from arith_jax.kernels.pallas import triton
 
@@ -37,7 +38,8 @@ def geglu(x: Float[Array, "*dims m"], *, use_kernel: bool) -> Float[Array, "*dim
         arithmetic's `GELUglu` @ 86022a5.
     """
     problem = dispatch.width_problem(x.shape[-1] // 2, ELEMENTS_PER_PROGRAM)
-    return _geglu(dispatch.chosen(use_kernel, "geglu", problem), x)
+    gate = functools.partial(_geglu, dispatch.chosen(use_kernel, "geglu", problem))
+    return on_each_device(gate, (x,), (True,)) if gate.args[0] else gate(x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

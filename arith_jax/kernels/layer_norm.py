@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
+from arith_jax.devices import on_each_device
 from arith_jax.kernels import dispatch, pallas
 from arith_jax.kernels.pallas import triton
 
@@ -67,7 +68,11 @@ def layer_norm(
             are left to plain operations, with a warning.
     """
     options = make_options(inputs[0].shape[-1], eps, dtype, use_kernel)
-    return _layer_norm(options, inputs, scale, bias)
+    norm = functools.partial(_layer_norm, options)
+    if not options.use_kernel:
+        return norm(inputs, scale, bias)
+    is_split = ((True,) * len(inputs), False, False)
+    return on_each_device(norm, (inputs, scale, bias), is_split)
 
 
 def make_options(width: int, eps: float, dtype: str, use_kernel: bool) -> Options:

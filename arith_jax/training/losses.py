@@ -161,17 +161,16 @@ def progressive_loss(
     return loss, measure(terms[0][-1], batch, loss)
 
 
-def sample_depth(
-    num_recurrences: int, max_backprop: int, *, seed: int, step: int
-) -> Depth:
+def sample_depth(num_recurrences: int, max_backprop: int, *, step: int) -> Depth:
     """Draws (n, k) on the host: n ~ U{0..R-1}, k ~ U{1..min(R-n, max_backprop)}.
 
-    k must be static under jit, so it cannot come from a traced key. A function of
-    (seed, step) alone, so that a resumed run draws what an unbroken one would.
+    k must be static under jit, so it cannot come from a traced key. A function of the
+    step alone, so that a resumed run draws what an unbroken one would, and so that
+    runs of different seeds share a program.
     """
     if num_recurrences == 1:
         return Depth(0, 1)
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng(step)
     n = int(rng.integers(0, num_recurrences))
     k = int(rng.integers(1, min(num_recurrences - n, max_backprop) + 1))
     return Depth(n, k)

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
 
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.training import OptimConfig
+from arith_jax.devices import by_seed, make_mesh, whole
 from arith_jax.model.transformer import Transformer, init_params
 from arith_jax.training import optim
 from arith_jax.training.optim import Schedule
@@ -58,10 +61,78 @@ class TrainState(struct.PyTreeNode):
 
 
 def make_state(experiment: Experiment) -> TrainState:
-    """Fresh state of a run."""
+    """Fresh state of a run, on its devices.
+
+    With several seeds, that of each is a part of it (`seed_axes`).
+    """
     model = Transformer(experiment.model, experiment.execution)
-    key = jax.random.key(experiment.seed)
-    return state_from(experiment.optim, init_params(model, key))
+
+    def state_of(seed: Int[Array, ""] | int) -> TrainState:
+        return state_from(experiment.optim, init_params(model, jax.random.key(seed)))
+
+    if experiment.num_seeds == 1:
+        state = state_of(experiment.seed)
+    else:
+        seeds = jnp.array(experiment.seeds)
+        axes = seed_axes(jax.eval_shape(state_of, 0))
+        state = jax.vmap(state_of, out_axes=axes)(seeds)
+    mesh = make_mesh(experiment.num_seeds)
+    return jax.device_put(state, state_shardings(experiment, mesh, state))
+
+
+def seed_axes(state: TrainState) -> TrainState:
+    """Which axis of a state is that of the seeds, as `jax.vmap` takes it.
+
+    Counters have none: all seeds take the same steps.
+    """
+    gathered = state.accumulation
+    return TrainState(
+        step=None,
+        updates=None,
+        params=0,
+        opt_state=0,
+        ema=None if state.ema is None else 0,
+        accumulation=None if gathered is None else Accumulation(0, None, None),
+    )
+
+
+def state_shardings(experiment: Experiment, mesh: Mesh, state: TrainState) -> Any:
+    """Where the arrays of a state are: seeds are split, all else is everywhere.
+
+    Args:
+        experiment: Says how many seeds there are.
+        mesh: From `devices.make_mesh`.
+        state: A state, or its shapes.
+    """
+    if experiment.num_seeds == 1:
+        return jax.tree.map(lambda _: whole(mesh), state)
+    is_none = lambda axis: axis is None
+    return jax.tree.map(
+        lambda axis, part: jax.tree.map(
+            lambda _: whole(mesh) if axis is None else by_seed(mesh), part
+        ),
+        seed_axes(state),
+        state,
+        is_leaf=is_none,
+    )
+
+
+def of_seed(tree: Any, index: int, num_seeds: int) -> Any:
+    """The parameters of one seed, on the first device of this process.
+
+    Args:
+        tree: Parameters of all seeds, or of the only one.
+        index: Of the seed.
+        num_seeds: How many there are.
+    """
+    if num_seeds > 1:
+        mesh = make_mesh(num_seeds)
+        pick = jax.jit(
+            lambda tree: jax.tree.map(lambda x: x[index], tree),
+            out_shardings=whole(mesh),
+        )
+        tree = pick(tree)
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def state_from(config: OptimConfig, params: Any) -> TrainState:

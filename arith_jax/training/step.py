@@ -14,6 +14,7 @@ from arith_jax.data.batch import (
     training_batch,
     with_new_offset,
 )
+from arith_jax.devices import SEEDS, make_mesh, split_rows, whole
 from arith_jax.kernels.compile import compiled
 from arith_jax.model.flops import flops_per_row
 from arith_jax.model.transformer import Transformer
@@ -24,16 +25,15 @@ from arith_jax.training.state import (
     TrainState,
     accumulate_gradients,
     apply_gradients,
+    seed_axes,
+    state_shardings,
 )
 
 
 def sample_depth(experiment: Experiment, step: int) -> Depth:
     """Recurrences of the random pass of a step; see `losses.sample_depth`."""
     recurrences = experiment.model.num_recurrences
-    max_backprop = experiment.loss.max_backprop
-    return losses.sample_depth(
-        recurrences, max_backprop, seed=experiment.seed, step=step
-    )
+    return losses.sample_depth(recurrences, experiment.loss.max_backprop, step=step)
 
 
 def depths(experiment: Experiment, step: int) -> list[Depth]:
@@ -90,13 +90,14 @@ def train_step(
     # Scopes name operations for the profiler (`benchmark.profiling`).
     with jax.named_scope("data"):
         batch = training_batch(data, key_data, state.step, optim.micro_batch_size)
+        batch = split_rows(batch)
         # Otherwise a GPU computes positions again in every operation that reads them.
         batch = jax.lax.optimization_barrier(batch)
     full_positions = None
     if 0 < experiment.loss.alpha < 1 and data.max_offset:
         # The original draws an offset for each of its two passes.
         key_offset = jax.random.fold_in(jax.random.fold_in(key_data, state.step), 1)
-        full_positions = with_new_offset(data, batch, key_offset).positions
+        full_positions = split_rows(with_new_offset(data, batch, key_offset).positions)
 
     def loss_of(params: Any) -> tuple[Float[Array, ""], Metrics]:
         with jax.named_scope("loss"):
@@ -127,15 +128,41 @@ def step_inputs(
     is_gathered = experiment.optim.max_micro_batches > 1
     count = np.int32(schedule.num_micro_batches) if is_gathered else None
     plan = Schedule(np.float32(schedule.multiplier), count)
-    return np.int32(experiment.seed), plan, np.int32(depth.num_frozen)
+    seeds = np.array(experiment.seeds, np.int32)
+    seed = seeds[0] if experiment.num_seeds == 1 else seeds
+    return seed, plan, np.int32(depth.num_frozen)
 
 
 def compile_step(experiment: Experiment, num_trained: int, state: TrainState) -> Any:
     """The program of `train_step` for k = `num_trained`: state, inputs -> results.
 
-    The state it is called with is donated: its buffers become those of the next one.
+    Rows are split among the devices; with several seeds it is one program for all of
+    them. The state it is called with is donated: its buffers become those of the next
+    one.
+
+    Args:
+        experiment: What is trained.
+        num_trained: k, recurrences with gradient.
+        state: Of the run, or its shapes.
     """
-    function = jax.jit(partial(train_step, experiment, num_trained), donate_argnums=0)
+    advance = partial(train_step, experiment, num_trained)
+    if experiment.num_seeds > 1:
+        axes = seed_axes(state)
+        advance = jax.vmap(
+            advance,
+            in_axes=(axes, (0, None, None)),
+            out_axes=(axes, 0),
+            spmd_axis_name=SEEDS,
+        )
+    mesh = make_mesh(experiment.num_seeds)
+    places = state_shardings(experiment, mesh, state)
+    function = jax.jit(
+        advance,
+        donate_argnums=0,
+        in_shardings=(places, None),
+        out_shardings=(places, whole(mesh)),
+    )
     inputs = step_inputs(experiment, Schedule(0.0, 1), Depth(0, num_trained))
-    lowered = function.lower(state, inputs)
+    with jax.set_mesh(mesh):
+        lowered = function.lower(state, inputs)
     return compiled(lowered, triton_gemm=experiment.execution.triton_gemm)

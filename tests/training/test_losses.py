@@ -176,7 +176,7 @@ def test_throttle_and_reduction_reach_the_training_loss(tiny):
 
 
 def test_depths_follow_the_paper_s_distribution():
-    draw = lambda step: losses.sample_depth(4, 2, seed=0, step=step)
+    draw = lambda step: losses.sample_depth(4, 2, step=step)
     count = collections.Counter(map(draw, range(8000)))
     expected = {
         (n, k): 1 / 4 / min(4 - n, 2) for n in range(4) for k in (1, 2) if k <= 4 - n
@@ -185,4 +185,4 @@ def test_depths_follow_the_paper_s_distribution():
     for pair, share in expected.items():
         assert count[pair] / 8000 == pytest.approx(share, abs=0.02)
     assert draw(5) == draw(5)
-    assert losses.sample_depth(1, 1, seed=0, step=9) == (0, 1)
+    assert losses.sample_depth(1, 1, step=9) == (0, 1)
