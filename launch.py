@@ -19,7 +19,7 @@ CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
 
 def main(arguments: Sequence[str]) -> None:
     """Builds the experiment once and runs it."""
-    values = cli.new_flags(with_config=True)
+    values = cli.new_flags(config_in=arguments)
     flags.DEFINE_string(
         "workdir",
         None,

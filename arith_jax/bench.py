@@ -47,9 +47,13 @@ def measure(
     return functions[what](experiment, steps)
 
 
-def make_flags() -> flags.FlagValues:
-    """The flags of this command."""
-    values = cli.new_flags(with_config=True)
+def make_flags(arguments: Sequence[str]) -> flags.FlagValues:
+    """The flags of this command.
+
+    Args:
+        arguments: Its command line.
+    """
+    values = cli.new_flags(config_in=arguments)
     flags.DEFINE_integer(
         "steps",
         None,
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If what to measure is not said, or unknown, or nothing is timed.
     """
-    values = make_flags()
+    values = make_flags(arguments)
     rest = cli.parse(values, arguments, __doc__ or "")
     if len(rest) != 1 or rest[0] not in WHATS:
         raise ValueError(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -18,18 +19,28 @@ from arith_jax.memory import keep_freed_memory
 HELP = ("--help", "-help", "-h")
 
 
-def new_flags(*, with_config: bool = False) -> flags.FlagValues:
-    """Flags of one command; those of an experiment, if it takes one."""
+def new_flags(
+    *, config_in: Sequence[str] | None = None, required: bool = True
+) -> flags.FlagValues:
+    """Flags of one command.
+
+    Args:
+        config_in: The command line of a command that takes an experiment, without the
+            program's name: which keys of the config are flags is read off it.
+        required: Whether such a command needs one.
+    """
     values = flags.FlagValues()
-    if with_config:
+    if config_in is not None:
         config_flags.DEFINE_config_file(
             "config",
             None,
             "Experiment, as configs/abacus_add.py:smoke.",
             lock_config=True,
             flag_values=values,
+            sys_argv=["", *config_in],
         )
-        flags.mark_flag_as_required("config", flag_values=values)
+        if required:
+            flags.mark_flag_as_required("config", flag_values=values)
     return values
 
 
@@ -60,11 +71,26 @@ def experiment_of(values: flags.FlagValues) -> tuple[Experiment, dict[str, Any]]
     return Experiment.from_dict(values.config), overrides
 
 
-def fail(error: Exception) -> NoReturn:
-    """Ends the program with one line that says what is wrong."""
+def reason(error: Exception) -> str:
+    """What is wrong, in one line."""
     # Flag libraries wrap the reason in a traceback or a list: its last line says it.
     lines = str(error).replace("\\n", "\n").strip().splitlines()
-    sys.exit(f"error: {lines[-1].strip().removeprefix('ValueError: ')}")
+    return lines[-1].strip().removeprefix("ValueError: ")
+
+
+def fail(error: Exception) -> NoReturn:
+    """Ends the program with one line that says what is wrong."""
+    sys.exit(f"error: {reason(error)}")
+
+
+def keep_off_devices() -> None:
+    """Lets JAX use the CPU only, before a command that does not compute.
+
+    A config may ask for the device, and JAX would then take the memory of a GPU away
+    from the runs on it. The presets of configs that follow the device are those of the
+    CPU from here on; processes that this one starts are not affected.
+    """
+    jax.config.update("jax_platforms", "cpu")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

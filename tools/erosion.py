@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If no file is named, or there are no steps or no moving average.
     """
-    values = cli.new_flags(with_config=True)
+    values = cli.new_flags(config_in=arguments)
     rest = cli.parse(values, arguments, __doc__ or "")
     if len(rest) != 1:
         raise ValueError(f"arguments {' '.join(rest)!r}: must be one file to write")
