@@ -1,10 +1,12 @@
-"""Trains, evaluates and plots one experiment.
+"""Trains, evaluates and plots one experiment, or those that a sweep file lists.
 
 python launch.py --config=configs/abacus_add.py[:smoke|:cpu|:gpu] [--workdir=DIR]
+python launch.py --sweep=FILE [--list | --index=I] [--workdir=ROOT]
 """
 
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 
 import jax
@@ -12,34 +14,116 @@ from absl import flags
 
 from arith_jax import cli
 from arith_jax.run import MODES, run
+from arith_jax.sweep import progress, schedule
+from arith_jax.sweep.entries import read_sweep
+from arith_jax.training.log import make_console
 
 # Compiled programs are kept between runs: the second start takes seconds.
 CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Builds the experiment once and runs it."""
-    values = cli.new_flags(config_in=arguments)
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Folder of the run; default runs/<config>. Resumed if it exists.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "mode", MODES[0], MODES, "What to do in the workdir.", flag_values=values
-    )
+    """Runs one experiment, or a sweep.
+
+    Raises:
+        ValueError: If the command line or the experiment is not allowed.
+    """
+    given = flag_names(arguments)
+    check_together(given)
+    values = make_flags(arguments, is_sweep="sweep" in given)
     rest = cli.parse(values, arguments, __doc__ or "")
     if rest:
         raise ValueError(
-            f"unexpected argument {rest[0]!r}; allowed: --config, --workdir, --mode "
-            "and --config.<key>=<value>"
+            f"unexpected argument {rest[0]!r}; allowed: --config, --workdir, --mode, "
+            "--config.<key>=<value>, or --sweep"
         )
+    if values.sweep is not None:
+        run_sweep(values)
+    else:
+        run_one(values)
+
+
+def flag_names(arguments: Sequence[str]) -> set[str]:
+    """The flags of a command line; keys of the config are `config`."""
+    words = [word.lstrip("-") for word in arguments if word.startswith("-")]
+    return {word.partition("=")[0].partition(".")[0] for word in words}
+
+
+def check_together(given: set[str]) -> None:
+    """Raises `ValueError` if flags are given that do not go together."""
+    reasons = {
+        "config": "the file names configs and their keys",
+        "mode": "a sweep trains and evaluates",
+    }
+    for name, reason in reasons.items():
+        if {"sweep", name} <= given:
+            raise ValueError(f"--{name} with --sweep: {reason}; leave out --{name}")
+    for name in ("list", "index"):
+        if name in given and "sweep" not in given:
+            raise ValueError(f"--{name} is about a sweep; add --sweep=FILE")
+    if {"list", "index"} <= given:
+        raise ValueError("--list with --index: one shows, the other runs; choose one")
+
+
+def make_flags(arguments: Sequence[str], *, is_sweep: bool) -> flags.FlagValues:
+    """The flags of this command.
+
+    Args:
+        arguments: Its command line.
+        is_sweep: Whether it names a sweep, in place of a config.
+    """
+    values = cli.new_flags(config_in=arguments, required=not is_sweep)
+    texts = {
+        "workdir": "Folder of the run; default runs/<config>. Resumed if it exists. Of "
+        "a sweep: the folder of all its runs; default runs/<file>.",
+        "sweep": "File that lists experiments (docs/usage.md); all that are not "
+        "finished are run, one at a time on each GPU.",
+    }
+    for name, text in texts.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
+    flags.DEFINE_enum(
+        "mode", MODES[0], MODES, "What to do in the workdir.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "index",
+        None,
+        "Only this entry of the sweep, from 0, in this process.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "list", False, "Only show the entries of the sweep.", flag_values=values
+    )
+    return values
+
+
+def run_one(values: flags.FlagValues) -> None:
+    """Builds the experiment once and runs it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     experiment, overrides = cli.experiment_of(values)
     workdir = pathlib.Path(values.workdir or f"runs/{experiment.name}")
     run(experiment, workdir, mode=values.mode, overrides=overrides)
+
+
+def run_sweep(values: flags.FlagValues) -> None:
+    """Shows a sweep, runs one entry of it, or all."""
+    if values.index is None:
+        cli.keep_off_devices()
+    sweep = read_sweep(values.sweep)
+    root = pathlib.Path(values.workdir or sweep.root)
+    if values.index is not None:
+        main(sweep.entry(values.index).arguments(root))
+    elif values.list:
+        make_console().print(progress.result_table(sweep.entries, root, {}))
+    else:
+        done = schedule.run_all(
+            sweep.entries,
+            root,
+            launch=pathlib.Path(__file__),
+            devices=schedule.host_devices(),
+            console=make_console(),
+        )
+        sys.exit(0 if done else 1)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,14 @@ REGIONS = {
 }
 
 
+def share(correct: int, total: int) -> str:
+    """A percentage, never rounded up to 100%."""
+    return "100%" if correct == total else f"{min(100 * correct / total, 99.99):.2f}%"
+
+
 def percent(correct: int, total: int) -> str:
-    """Share and counts, never rounded up to 100%."""
-    share = 100 * correct / total
-    text = "100%" if correct == total else f"{min(share, 99.99):.2f}%"
-    return f"{text} ({correct:,}/{total:,})"
+    """Share and counts."""
+    return f"{share(correct, total)} ({correct:,}/{total:,})"
 
 
 def print_result(
