@@ -3,6 +3,8 @@
 python -m tools.report               writes them
 python -m tools.report --check       fails if they differ from what results/ gives
 python -m tools.report --add RUN...  copies results of finished workdirs into results/
+python -m tools.report --sweep=FILE  prints the table of a sweep
+python -m tools.report --add --sweep=FILE  copies its finished results into results/
 """
 
 import json
@@ -15,8 +17,10 @@ import PIL.Image
 from absl import flags
 
 from arith_jax import cli
+from arith_jax.sweep import progress
+from arith_jax.sweep.entries import read_sweep
 from arith_jax.training.record import write_json
-from tools import figures, speed, tables
+from tools import figures, speed, sweep_table, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -125,9 +129,28 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_bool(
         "add", False, "Only copy results of the workdirs named.", flag_values=values
     )
-    workdirs = cli.parse(values, arguments, __doc__ or "")
+    flags.DEFINE_string(
+        "sweep",
+        None,
+        "Only print the table of this sweep, or with --add copy its results.",
+        flag_values=values,
+    )
+    workdirs = [pathlib.Path(x) for x in cli.parse(values, arguments, __doc__ or "")]
+    if values.sweep is not None:
+        cli.keep_off_devices()
+        sweep = read_sweep(values.sweep)
+        if not values.add:
+            print(
+                sweep_table.sweep_table(sweep, sweep_table.results_of(sweep, RESULTS))
+            )
+            return
+        workdirs += [
+            sweep.root / entry.name
+            for entry in sweep.entries
+            if progress.state(entry, sweep.root).word == progress.FINISHED
+        ]
     if values.add:
-        for workdir in map(pathlib.Path, workdirs):
+        for workdir in workdirs:
             for path in sorted(workdir.glob("result*.json")):
                 result = stripped(workdir, path.name)
                 write_json(RESULTS / f"{result_id(workdir, result)}.json", result)
