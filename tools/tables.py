@@ -221,28 +221,6 @@ def headline(results: Runs) -> str:
     )
 
 
-def paper_run(results: Runs) -> str:
-    """What the short run of the paper's own recipe reached (docs/paper.md)."""
-    run = results["paper_addition_8x2_abacus_7min_s0"]
-    reached = []
-    for end in range(20, 101, 20):
-        total = pooled(
-            [c for c in run["cells"] if -20 < max(c["a"], c["b"]) - end <= 0]
-        )
-        reached.append(f"{percent(fraction(total) or 0.0)}% to {end}")
-    inside, beyond, far = (
-        counts([run["exact_match"][name]], " of ")
-        for name in ("id", "ood", "ood_100plus")
-    )
-    share = percent(fraction(run["exact_match"]["ood"]) or 0.0)
-    return (
-        f"After {run['train_seconds']:.0f} s of one {device(run)} ({run['samples']:,} "
-        f"sums, seed 0): {inside} of trained lengths, {share}% OOD ({beyond}), "
-        f"{far} of 110 to 160 digits. By digits of the longer operand: "
-        f"{', '.join(reached)}."
-    )
-
-
 def worst(runs: Sequence[Run], measure: Callable[[Run], Counts | None]) -> str:
     """Median and worst seed of one measure, in percent."""
     return over_seeds([fraction(measure(run)) for run in runs])
