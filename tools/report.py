@@ -20,7 +20,7 @@ from arith_jax import cli
 from arith_jax.sweep import progress
 from arith_jax.sweep.entries import read_sweep
 from arith_jax.training.record import write_json
-from tools import figures, paper, speed, sweep_table, tables
+from tools import figures, paper, scaling, speed, sweep_table, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -82,6 +82,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
             "speed": speed.speed_table(load(RESULTS / "speed")),
             "scaling": speed.scaling_table(load(RESULTS / "scaling")["train_16x1"]),
         },
+        "docs/scaling.md": {"plan": scaling.scaling_plan(load(RESULTS / "speed"))},
         "docs/paper.md": {"headline": paper.headline_table(results)},
         "docs/length_generalization.md": {
             "records": tables.records_table(results),

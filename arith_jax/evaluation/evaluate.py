@@ -82,7 +82,9 @@ def exact_match(
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         widths = sorted(buckets, reverse=True)
         programs = {pool.submit(compiled, width): width for width in widths}
-        for program in as_completed(programs):
+        # Processes run the same programs in the same order.
+        several = jax.process_count() > 1
+        for program in list(programs) if several else as_completed(programs):
             grade, size = program.result()
             cells = buckets[programs[program]]
             run = lambda rows, grade=grade, size=size: grade_rows(
@@ -111,7 +113,7 @@ def make_program(experiment: Experiment, width: int, cells: Sequence[Named]) -> 
     # A small bucket is one batch; a power of two, so that programs are shared.
     total = sum(request[2] for _, request in cells)
     fitting = 1 << max(total - 1, 0).bit_length()
-    size = round_up(min(size, fitting), len(jax.local_devices()))
+    size = round_up(min(size, fitting), jax.device_count())
     return Program(
         model=experiment.model,
         execution=experiment.execution,

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from arith_jax.config.model import Execution, ModelConfig
 from arith_jax.data.batch import evaluation_batch
+from arith_jax.devices import ROWS, make_mesh, whole
 from arith_jax.kernels.compile import compiled
 from arith_jax.model.banded import Blocks
 from arith_jax.model.transformer import Transformer
@@ -52,14 +53,9 @@ class Program:
     batch_size: int
 
 
-def devices_mesh() -> Mesh:
-    """All devices of this process, among which batches are split."""
-    return Mesh(np.array(jax.local_devices()), ("rows",))
-
-
 def on_all_devices(params: Any) -> tuple[Any, Shapes]:
     """The parameters on every device, and their shapes."""
-    params = jax.device_put(params, NamedSharding(devices_mesh(), PartitionSpec()))
+    params = jax.device_put(params, whole(make_mesh()))
     leaves, tree = jax.tree.flatten(params)
     return params, (tree, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves))
 
@@ -95,15 +91,19 @@ def grader(program: Program, shapes: Shapes, forward: Callable[..., Any]) -> Any
         right = ~jnp.take_along_axis(wrong, place, axis=1)
         return correct_answers(logits, batch), right
 
-    mesh, whole, split = devices_mesh(), PartitionSpec(), PartitionSpec("rows")
-    placed = NamedSharding(mesh, whole), NamedSharding(mesh, split)
+    mesh = make_mesh()
     # The kernels do not say how they could be split: every device runs its own.
     shared = jax.shard_map(
-        grade, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
+        grade,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(ROWS)),
+        out_specs=PartitionSpec(ROWS),
+        check_vma=False,
     )
     params = jax.tree.unflatten(*shapes)
     rows = jax.ShapeDtypeStruct((program.batch_size, 4), jnp.int32)
-    function = jax.jit(shared, in_shardings=placed, out_shardings=placed[1])
+    # Every process has all rows, and wants all results.
+    function = jax.jit(shared, in_shardings=whole(mesh), out_shardings=whole(mesh))
     # One thread can trace at a time, in any case: in turn, the first is done sooner.
     with tracing:
         lowered = function.lower(params, rows)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.training import OptimConfig
-from arith_jax.devices import by_seed, make_mesh, whole
+from arith_jax.devices import ROWS, by_seed, make_mesh, whole
 from arith_jax.model.transformer import Transformer, init_params
 from arith_jax.training import optim
 from arith_jax.training.optim import Schedule
@@ -64,7 +64,11 @@ def make_state(experiment: Experiment) -> TrainState:
     """Fresh state of a run, on its devices.
 
     With several seeds, that of each is a part of it (`seed_axes`).
+
+    Raises:
+        ValueError: If the devices cannot share the rows of a step evenly.
     """
+    mesh = training_mesh(experiment)
     model = Transformer(experiment.model, experiment.execution)
 
     def state_of(seed: Int[Array, ""] | int) -> TrainState:
@@ -76,8 +80,25 @@ def make_state(experiment: Experiment) -> TrainState:
         seeds = jnp.array(experiment.seeds)
         axes = seed_axes(jax.eval_shape(state_of, 0))
         state = jax.vmap(state_of, out_axes=axes)(seeds)
-    mesh = make_mesh(experiment.num_seeds)
     return jax.device_put(state, state_shardings(experiment, mesh, state))
+
+
+def training_mesh(experiment: Experiment) -> Mesh:
+    """The devices of a run, which split its seeds and the rows of its batches.
+
+    Raises:
+        ValueError: If the rows of a step cannot be split evenly.
+    """
+    mesh = make_mesh(experiment.num_seeds)
+    size, problems = experiment.optim.micro_batch_size, experiment.data.problems_per_row
+    num_rows, num_parts = size // problems, mesh.shape[ROWS]
+    if num_rows % num_parts:
+        raise ValueError(
+            f"optim.micro_batch_size={size} with data.problems_per_row={problems} makes "
+            f"{num_rows} rows, which {num_parts} devices cannot share evenly; change "
+            "one of them, or show fewer devices (CUDA_VISIBLE_DEVICES)"
+        )
+    return mesh
 
 
 def seed_axes(state: TrainState) -> TrainState:

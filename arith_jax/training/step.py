@@ -14,7 +14,7 @@ from arith_jax.data.batch import (
     training_batch,
     with_new_offset,
 )
-from arith_jax.devices import SEEDS, make_mesh, split_rows, whole
+from arith_jax.devices import SEEDS, split_rows, whole
 from arith_jax.kernels.compile import compiled
 from arith_jax.model.flops import flops_per_row
 from arith_jax.model.transformer import Transformer
@@ -27,6 +27,7 @@ from arith_jax.training.state import (
     apply_gradients,
     seed_axes,
     state_shardings,
+    training_mesh,
 )
 
 
@@ -154,7 +155,7 @@ def compile_step(experiment: Experiment, num_trained: int, state: TrainState) ->
             out_axes=(axes, 0),
             spmd_axis_name=SEEDS,
         )
-    mesh = make_mesh(experiment.num_seeds)
+    mesh = training_mesh(experiment)
     places = state_shardings(experiment, mesh, state)
     function = jax.jit(
         advance,

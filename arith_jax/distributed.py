@@ -1,0 +1,96 @@
+"""Several processes that run one experiment together, on one machine or on many.
+
+Every process runs the same programs in the same order; the first one also writes files
+and prints. What a process reads off its own clock is therefore agreed on first.
+"""
+
+import os
+import re
+import sys
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+AUTO = "auto"
+# Seconds: of silence until a process counts as dead, and to wait for all to start.
+HEARTBEAT_TIMEOUT, START_TIMEOUT = 30, 300
+
+
+def start(how: str) -> None:
+    """Joins the other processes; before anything else asks JAX for its devices.
+
+    Args:
+        how: `auto` for what Slurm, Open MPI, Kubernetes or a TPU pod says of itself, or
+            `HOST:PORT,COUNT,INDEX`: where process 0 listens, how many processes there
+            are, and which one this is, from 0.
+
+    Raises:
+        ValueError: If `how` is neither, there is no such environment, or the others do
+            not come.
+    """
+    options: dict[str, Any] = {} if how == AUTO else parse(how)
+    try:
+        jax.distributed.initialize(
+            **options,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+            initialization_timeout=START_TIMEOUT,
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = "no environment of Slurm, Open MPI, Kubernetes or a TPU pod; " * (
+            how == AUTO
+        )
+        raise ValueError(
+            f"--distributed={how}: {hint}{reason}; allowed: auto, or "
+            "HOST:PORT,COUNT,INDEX with the same HOST:PORT,COUNT for every process"
+        ) from error
+
+
+def parse(how: str) -> dict[str, Any]:
+    """What `jax.distributed.initialize` is told of `HOST:PORT,COUNT,INDEX`.
+
+    Raises:
+        ValueError: If it is not of this form, or the index is too large.
+    """
+    match = re.fullmatch(r"(\S+:\d+),(\d+),(\d+)", how)
+    if not match or not int(match[3]) < int(match[2]):
+        raise ValueError(
+            f"--distributed={how}: allowed: auto, or HOST:PORT,COUNT,INDEX with an "
+            "INDEX from 0 to COUNT - 1, as in 10.0.0.1:12355,4,0"
+        )
+    return {
+        "coordinator_address": match[1],
+        "num_processes": int(match[2]),
+        "process_id": int(match[3]),
+    }
+
+
+def is_first() -> bool:
+    """Whether this process writes files and prints."""
+    return jax.process_index() == 0
+
+
+def agreed(values: tuple[float, ...]) -> tuple[float, ...]:
+    """The values of the first process; all wait here for each other."""
+    if jax.process_count() == 1:
+        return values
+    sent = multihost_utils.broadcast_one_to_all(np.array(values, np.float32))
+    return tuple(float(value) for value in sent)
+
+
+def leave(error: Exception) -> NoReturn:
+    """Ends this process in one line, without waiting for others.
+
+    The usual end waits for all processes, one of which may be dead.
+    """
+    reason = str(error).strip().splitlines()[0]
+    print(
+        f"error: process {jax.process_index()} of {jax.process_count()} cannot go on "
+        f"without another one, which has died ({reason}); start all of them again: the "
+        "run goes on from its last checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)

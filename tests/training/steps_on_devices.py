@@ -1,0 +1,50 @@
+"""Prints losses of a few steps as JSON: on a number of pretended CPU devices.
+
+python -m tests.training.steps_on_devices NUM_DEVICES
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+from arith_jax.config.experiment import Experiment
+from arith_jax.training.loop import train
+from arith_jax.training.state import make_state
+from configs import abacus_add
+from configs.paper import addition
+from tests.helpers import changed
+
+NUM_STEPS = 4
+
+
+def experiments():
+    ours = Experiment.from_dict(abacus_add.get_config("smoke"))
+    ours = changed(ours, data__problems_per_row=2)
+    looped = "arch=1x8,pos=abacus,alpha=0.5,smoke"
+    paper = Experiment.from_dict(addition.get_config(looped))
+    return {
+        "packed": ours,
+        "packed, in kernels": changed(ours, execution__kernels=True),
+        "two seeds": dataclasses.replace(ours, num_seeds=2),
+        # Noise for the initial state, two passes, updates of two micro-batches.
+        "looped": changed(paper, optim__batch_size=32),
+    }
+
+
+def losses_of(experiment):
+    experiment = changed(experiment, train__steps=NUM_STEPS, train__log_every=1)
+    losses = []
+    for progress in train(experiment, make_state(experiment)):
+        losses.append(jax.device_get(progress.unread.loss).tolist())
+    return losses
+
+
+if __name__ == "__main__":
+    print(json.dumps({name: losses_of(e) for name, e in experiments().items()}))
