@@ -60,7 +60,7 @@ class Checkpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(on_one_device(like)),
+                    state=ocp.args.StandardRestore(like),
                     clock=ocp.args.JsonRestore(),
                 ),
             )
