@@ -180,7 +180,7 @@ def single_steps(stepper: Stepper, steps: int) -> list[float]:
     for step in range(WARM_UP + steps):
         metrics = stepper.advance(sample_depth(stepper.experiment, step))
         if pending is not None:
-            read_metrics(pending, step)
+            read_metrics(pending, step, stepper.experiment.seeds)
         now = time.perf_counter()
         if step >= WARM_UP:
             seconds.append(now - last)

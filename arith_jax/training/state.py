@@ -131,7 +131,8 @@ def of_seed(tree: Any, index: int, num_seeds: int) -> Any:
             lambda tree: jax.tree.map(lambda x: x[index], tree),
             out_shardings=whole(mesh),
         )
-        tree = pick(tree)
+        # Restored weights are on one device.
+        tree = pick(jax.device_put(tree, by_seed(mesh)))
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
