@@ -74,7 +74,7 @@ def draw(
     expression = given[0] if given else task.examples(random.Random(0), [])[0]
     max_recurrences = values.recurrences or 2 * depth
     sizes = [int(size) for size in values.sizes]
-    title = f"{experiment.name}, seed {experiment.seed}"
+    title = f"{experiment.name}, {experiment.seeds_text}"
     path.parent.mkdir(parents=True, exist_ok=True)
     if picture == "recurrences":
         shares = analysis.recurrence_sweep(sizes, max_recurrences)

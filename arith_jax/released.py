@@ -11,6 +11,7 @@ from arith_jax.config.experiment import Experiment
 from arith_jax.model.execution import on_this_device
 from arith_jax.model.transformer import Transformer
 from arith_jax.training.checkpoint import evaluated_weights
+from arith_jax.training.workdir import seed_folder
 
 # Inside an installed package, and beside it in a clone.
 FOLDERS = (
@@ -74,7 +75,8 @@ def load_trained(folder: pathlib.Path | str) -> TrainedModel:
         folder: With `config.json`, and `checkpoints/` or released weights.
 
     Raises:
-        ValueError: If the folder holds no run or its checkpoint cannot be read.
+        ValueError: If the folder holds no run, or one of several seeds, or its
+            checkpoint cannot be read.
     """
     folder = pathlib.Path(folder)
     path = folder / "config.json"
@@ -86,6 +88,12 @@ def load_trained(folder: pathlib.Path | str) -> TrainedModel:
             "workdir of a run with --checkpoint, or train one first: "
             "python launch.py --config=configs/abacus_add.py"
         ) from error
+    if experiment.num_seeds > 1:
+        first, last = experiment.seeds[0], experiment.seeds[-1]
+        raise ValueError(
+            f"checkpoint {folder} is a run of several seeds; name the folder of one: "
+            f"{seed_folder(folder, first)} to {seed_folder(folder, last).name}"
+        )
     execution = on_this_device(experiment.execution, jax.default_backend())
     experiment = dataclasses.replace(experiment, execution=execution)
     params, _, _ = evaluated_weights(experiment, folder)

@@ -4,43 +4,35 @@ import dataclasses
 import json
 import pathlib
 import random
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import rich.console
 
 from arith_jax.config.experiment import Experiment
-from arith_jax.evaluation import plots
 from arith_jax.evaluation.answers import answers
-from arith_jax.evaluation.evaluate import Evaluation, evaluate, summarise
-from arith_jax.evaluation.table import print_result
+from arith_jax.evaluation.evaluate import evaluate
+from arith_jax.evaluation.table import print_result, print_summary
 from arith_jax.model.execution import resolve
-from arith_jax.model.transformer import num_params
+from arith_jax.results import (
+    Trained,
+    final_path,
+    make_result,
+    make_summary,
+    named_path,
+    record_of_seed,
+    write_curves,
+    write_result,
+)
 from arith_jax.training import checkpoint
 from arith_jax.training.log import RunLog, make_console
 from arith_jax.training.loop import Clock, Progress, read_metrics, train
 from arith_jax.training.optim import lr_multiplier
 from arith_jax.training.record import device_name, run_record, versions, write_json
-from arith_jax.training.state import make_state
-from arith_jax.training.step import step_flops
-from arith_jax.training.workdir import check_workdir
+from arith_jax.training.state import make_state, of_seed
+from arith_jax.training.workdir import Single, check_workdir, single_runs
 
 MODES = ("train_and_eval", "train", "eval")
-
-
-class Trained(NamedTuple):
-    """What a finished training leaves.
-
-    Attributes:
-        params: The weights to evaluate: the moving average if there is one.
-        clock: Seconds spent.
-        steps: How many.
-    """
-
-    params: Any
-    clock: Clock
-    steps: int
 
 
 def run(
@@ -59,61 +51,82 @@ def run(
         overrides: Config keys given on the command line, for the record.
 
     Returns:
-        The content of `result.json`; None for `train`.
+        The content of `result.json`, or of `summary.json` if there are several seeds;
+        None for `train`.
 
     Raises:
         ValueError: If the workdir does not fit or holds nothing to evaluate.
-        FloatingPointError: If the loss is not finite.
+        FloatingPointError: If a loss is not finite.
     """
     workdir, console = pathlib.Path(workdir), make_console()
     check_workdir(workdir, experiment.to_dict(), mode)
     execution, missing = resolve(experiment.execution)
     console.print(
-        f"{experiment.name}: preset :{experiment.preset}, seed {experiment.seed}, "
+        f"{experiment.name}: preset :{experiment.preset}, {experiment.seeds_text}, "
         f"device {device_name()}, "
         + ", ".join(f"{k} {v}" for k, v in versions().items()),
         soft_wrap=True,
     )
     if missing:
         console.print(missing, soft_wrap=True)
-    finished = result_path(workdir, experiment)
+    finished = final_path(workdir, experiment)
     if mode == "train_and_eval" and finished.exists():
-        result = json.loads(finished.read_text())
+        content = json.loads(finished.read_text())
         console.print(f"{workdir} is finished; nothing to train", soft_wrap=True)
-        print_result(result, experiment, console)
-        return result
+        print_content(content, experiment, console)
+        return content
     record = run_record(experiment, overrides or {})
     resolved = dataclasses.replace(experiment, execution=execution)
     if mode == "eval":
         trained = Trained(*checkpoint.evaluated_weights(experiment, workdir))
     else:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", experiment.to_dict())
+        write_configs(experiment, workdir)
         trained = run_training(resolved, workdir, console)
-    if mode == "train":
-        return None
-    console.print("evaluating")
-    done = evaluate(resolved, trained.params)
-    result = record | make_result(resolved, trained, done)
-    write_result(workdir, resolved, result)
-    print_result(result, experiment, console)
-    for line in solved_examples(resolved, trained.params):
-        console.print(line, soft_wrap=True)
-    console.print(f"results in {workdir}", soft_wrap=True)
-    return result
+    num_seeds = experiment.num_seeds
+    models = [
+        trained._replace(params=of_seed(trained.params, index, num_seeds))
+        for index in range(num_seeds)
+    ]
+    if num_seeds > 1:
+        write_weights(experiment, workdir, models)
+    content = None
+    if mode != "train":
+        content = run_evaluation(resolved, workdir, models, record, console)
+    if mode != "eval":
+        write_curves(experiment, workdir)
+    return content
 
 
-def result_path(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Path:
-    """`result.json`, or a file of its own for an evaluation with a name."""
-    name = experiment.eval.name
-    return workdir / (f"result_{name}.json" if name else "result.json")
+def print_content(
+    content: Mapping[str, Any], experiment: Experiment, console: rich.console.Console
+) -> None:
+    """Prints the table of a result, or of the summary of several seeds."""
+    print_table = print_result if experiment.num_seeds == 1 else print_summary
+    print_table(content, experiment, console)
+
+
+def write_configs(experiment: Experiment, workdir: pathlib.Path) -> None:
+    """Writes `config.json` of the run, and of each seed into its folder."""
+    singles = single_runs(experiment, workdir)
+    for one, folder in [(experiment, workdir), *singles]:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", one.to_dict())
+
+
+def write_weights(
+    experiment: Experiment, workdir: pathlib.Path, models: Sequence[Trained]
+) -> None:
+    """Writes the weights of each seed into its folder, as those of released models."""
+    singles = single_runs(experiment, workdir)
+    for (_, folder), model in zip(singles, models, strict=True):
+        checkpoint.write_released(folder / checkpoint.RELEASED, *model)
 
 
 def run_training(
     experiment: Experiment, workdir: pathlib.Path, console: rich.console.Console
 ) -> Trained:
     """Trains until the budget is used up, resuming what the workdir holds."""
-    config = experiment.train
+    config, singles = experiment.train, single_runs(experiment, workdir)
     state, clock = make_state(experiment), Clock()
     with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
         restored = checkpoints.restore(state)
@@ -123,7 +136,7 @@ def run_training(
         first = saved = int(state.step)
         saved_at = clock.train_seconds
         log = RunLog(
-            workdir,
+            [folder for _, folder in singles],
             console,
             first_step=first,
             every=config.log_every,
@@ -135,7 +148,7 @@ def run_training(
                 log.step(metrics_record(experiment, progress), progress.fraction)
                 if clock.train_seconds - saved_at > config.checkpoint_minutes * 60:
                     # Weights after a loss that is not finite must not be the last.
-                    read_metrics(progress.unread, progress.step)
+                    read_metrics(progress.unread, progress.step, experiment.seeds)
                     checkpoints.save(progress.step, state, clock)
                     saved, saved_at = progress.step, clock.train_seconds
         step = int(state.step)
@@ -148,79 +161,77 @@ def run_training(
     return Trained(state.evaluated_params, clock, step)
 
 
-def metrics_record(
-    experiment: Experiment, progress: Progress
-) -> dict[str, float | int]:
-    """What the log keeps of a step."""
+def metrics_record(experiment: Experiment, progress: Progress) -> dict[str, Any]:
+    """What the log keeps of a step; see `RunLog.step`."""
     samples = progress.step * experiment.optim.micro_batch_size
     seconds = progress.clock.train_seconds
-    record: dict[str, float | int] = {
+    record: dict[str, Any] = {
         "step": progress.step,
         "samples": samples,
         "train_seconds": round(seconds, 3),
         "samples_per_second": round(samples / max(seconds, 1e-9), 1),
     }
-    record |= {name: float(value) for name, value in progress.metrics._asdict().items()}
+    metrics = progress.metrics._asdict()
+    record |= {name: value.tolist() for name, value in metrics.items()}
     multiplier = lr_multiplier(experiment.optim, progress.fraction)
     record["learning_rate_multiplier"] = multiplier
     return record
 
 
-def make_result(
-    experiment: Experiment, trained: Trained, done: Evaluation
+def run_evaluation(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    models: Sequence[Trained],
+    record: Mapping[str, Any],
+    console: rich.console.Console,
 ) -> dict[str, Any]:
-    """The content of `result.json`, but for where its numbers come from."""
-    task, max_cell = experiment.data.task, experiment.data.max_cell
-    as_json = lambda cells: [cell._asdict() for cell in cells]
-    result: dict[str, Any] = {
-        "num_params": num_params(trained.params),
-        "steps": trained.steps,
-        "samples": trained.steps * experiment.optim.micro_batch_size,
-        "train_seconds": round(trained.clock.train_seconds, 3),
-        "compile_seconds": round(trained.clock.compile_seconds, 3),
-        "flops": sum(step_flops(experiment, step) for step in range(trained.steps)),
-        "eval_seconds": round(done.seconds, 3),
-        "exact_match": done.exact_match,
-        "cells": as_json(done.cells),
-        "sets": {name: as_json(cells) for name, cells in done.sets.items() if cells},
-    }
-    if task.first_answer:
-        result["first_answer"] = done.first_answer
-    if done.subtasks:
-        regions = lambda cells: summarise(cells, task, max_cell)
-        result["parts"] = {
-            name: {"exact_match": regions(cells), "cells": as_json(cells)}
-            for name, cells in done.subtasks.items()
-        }
-    return result
+    """Evaluates every model, writes and prints; returns what `run` does.
+
+    Of an evaluation that was interrupted, only what is missing is done; one that is
+    finished is done again.
+
+    Args:
+        experiment: Of all models, and how they compute.
+        workdir: Of the run.
+        models: One for each seed.
+        record: From `run_record`.
+        console: Where to print.
+    """
+    finished, results = final_path(workdir, experiment), []
+    again = finished.exists()
+    for single, model in zip(single_runs(experiment, workdir), models, strict=True):
+        one, folder = single
+        origin = record_of_seed(record, one.seed)
+        result = None if again else saved_result(single, origin, model.steps)
+        if result is None:
+            several = f" seed {one.seed}" if len(models) > 1 else ""
+            console.print(f"evaluating{several}")
+            done = evaluate(one, model.params)
+            result = origin | make_result(one, model, done)
+            write_result(folder, one, result)
+        results.append(result)
+    content = results[0]
+    if len(models) > 1:
+        content = {**record, **make_summary(results)}
+        write_json(finished, content)
+    print_content(content, experiment, console)
+    if len(models) == 1:
+        for line in solved_examples(experiment, models[0].params):
+            console.print(line, soft_wrap=True)
+    console.print(f"results in {workdir}", soft_wrap=True)
+    return content
 
 
-def write_result(
-    workdir: pathlib.Path, experiment: Experiment, result: Mapping[str, Any]
-) -> None:
-    """Writes `result.json`, `grid.npz` and the pictures."""
-    task, max_cell, cells = (
-        experiment.data.task,
-        experiment.data.max_cell,
-        result["cells"],
-    )
-    lengths, correct, total = plots.grid_arrays(cells)
-    trained = task.cell_label(*max_cell)
-    title = f"{experiment.name}: {task.title}, trained to {trained}"
-    path = result_path(workdir, experiment)
-    named = lambda name: workdir / (path.stem.replace("result", name))
-    write_json(path, result)
-    grid = named("grid")
-    np.savez(grid, lengths=lengths, correct=correct, total=total)
-    plots.draw_grid(
-        grid.with_suffix(".png"),
-        cells,
-        max_cell=max_cell,
-        title=title,
-        labels=task.axes,
-    )
-    digits = named("digits").with_suffix(".png")
-    plots.draw_digits(digits, cells, title=title, label=task.answer_axis)
+def saved_result(
+    single: Single, record: Mapping[str, Any], steps: int
+) -> dict[str, Any] | None:
+    """The result that a folder holds, if it is of these weights and this evaluation."""
+    path = named_path(single.folder, single.experiment, "result")
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    is_same = result["config"]["full"] == record["config"]["full"]
+    return result if is_same and result["steps"] == steps else None
 
 
 def solved_examples(experiment: Experiment, params: Any) -> list[str]:

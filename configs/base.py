@@ -22,7 +22,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.name = "base"  # of the experiment; default folder under runs/
     c.preset = ""  # size chosen: smoke, cpu or gpu
     c.seed = 0  # decides weights, data and noise
-    c.num_seeds = 1  # models trained at once, in one program, each with its own seed
+    c.num_seeds = 1  # models trained at once, in one program: this seed and the next
 
     # What a row holds. The options are those of the task, all off:
     # zero_pad: write both operands with the longer one's digits

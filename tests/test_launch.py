@@ -46,7 +46,7 @@ def finished(tmp_path_factory):
 def test_run_writes_the_contract_s_files(finished):
     workdir, output = finished
     names = {"config.json", "metrics.jsonl", "checkpoints", "result.json"}
-    assert names | {"grid.png", "grid.npz", "digits.png"} <= {
+    assert names | {"grid.png", "grid.npz", "digits.png", "curves.png"} == {
         path.name for path in workdir.iterdir()
     }
     assert "preset :smoke, seed 3" in output
@@ -201,3 +201,17 @@ def test_evaluating_otherwise_is_allowed_in_eval_mode_only(smoke, tmp_path):
     check_workdir(tmp_path, full, "eval")
     with pytest.raises(ValueError, match=r"eval.grid_samples \(there 4, here 5\)"):
         check_workdir(tmp_path, full, "train_and_eval")
+
+
+def test_keys_that_are_newer_than_a_workdir_have_their_defaults(smoke, tmp_path):
+    config = smoke.to_dict()
+    old = json.loads(json.dumps(config))
+    del old["num_seeds"], old["execution"]["triton_gemm"], old["eval"]["name"]
+    write_json(tmp_path / "config.json", old)
+    check_workdir(tmp_path, config, "train_and_eval")
+    with pytest.raises(ValueError, match=r"num_seeds \(there 1, here 2\); choose"):
+        check_workdir(tmp_path, config | {"num_seeds": 2}, "train_and_eval")
+    old["model"]["heads"] = 2
+    write_json(tmp_path / "config.json", old)
+    with pytest.raises(ValueError, match=r"model.heads \(there 2, here None\)"):
+        check_workdir(tmp_path, config, "train_and_eval")

@@ -20,6 +20,7 @@ from arith_jax import cli
 from arith_jax.sweep import progress
 from arith_jax.sweep.entries import read_sweep
 from arith_jax.training.record import write_json
+from arith_jax.training.workdir import seed_folder
 from tools import figures, paper, scaling, speed, sweep_table, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -62,9 +63,14 @@ def stripped(workdir: pathlib.Path, name: str = "result.json") -> dict[str, Any]
 
 
 def result_id(workdir: pathlib.Path, result: dict[str, Any]) -> str:
-    """Name of a result: its workdir's, or one with the evaluation's name in it."""
+    """Name of a result: its workdir's, or one with the evaluation's name in it.
+
+    The folder of one seed of several is called by its run's name.
+    """
     config = result["config"]
     name = config["full"]["eval"].get("name")
+    if not name and workdir == seed_folder(workdir.parent, result["seed"]):
+        return f"{workdir.resolve().parent.name}_s{result['seed']}"
     if not name:
         return workdir.name
     return f"{config['name']}_{name}_{config['preset']}_s{result['seed']}"

@@ -1,7 +1,7 @@
 """How long the paper's runs would take on many GPUs: docs/scaling.md.
 
-A model, not a measurement: each step takes what it takes on one GPU, and then all add up
-their gradients, in float32, with nothing else done meanwhile.
+A model, not a measurement: each step takes what it takes on one GPU, and then all add
+up their gradients, in float32, with nothing else done meanwhile.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from tools.tables import markdown
 NUM_SUMS = 37_000_000
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 GPUS_PER_HOST = 8
-# Bytes a second of an all-reduce, by NCCL's "bus bandwidth": measured among the 8 GPUs of
-# one host (1 GiB); between hosts that of one 400 Gbit/s link for each host, assumed.
+# Bytes a second of an all-reduce, by NCCL's "bus bandwidth": measured among the 8 GPUs
+# of one host (1 GiB); between hosts that of one 400 Gbit/s link each, assumed.
 INSIDE_HOST, BETWEEN_HOSTS = 361e9, 50e9
 MODELS = {
     "train_8x2": "8x2",

@@ -28,7 +28,8 @@ def train_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the table of `train` says."""
     peak, memory = measured["matmul_peak"], measured["peak_memory"]
     return [
-        ("parameters", f"{measured['num_params']:,}"),
+        ("parameters of a model", f"{measured['num_params']:,}"),
+        ("models trained together", f"{measured['num_seeds']}"),
         ("samples a step", f"{measured['samples_per_step']:,}"),
         ("samples/s", f"{measured['samples_per_second']:,.0f}"),
         ("tokens/s, padding included", f"{measured['tokens_per_second']:,.0f}"),

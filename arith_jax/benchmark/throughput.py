@@ -108,13 +108,13 @@ def program_bytes(compiled: Any) -> int:
 def problem_sizes(experiment: Experiment, steps: int = 8) -> np.ndarray:
     """Of every problem of the first steps' batches, tokens and those predicted [n 2].
 
-    Without padding, and without an `EOS` that is not read.
+    Of all seeds; without padding, and without an `EOS` that is not read.
     """
-    key, _ = jax.random.split(jax.random.key(experiment.seed))
+    keys = [jax.random.split(jax.random.key(seed))[0] for seed in experiment.seeds]
     size = experiment.optim.micro_batch_size
     draw = jax.jit(partial(training_batch, experiment.data), static_argnums=2)
     sizes = []
-    for batch in (draw(key, step, size) for step in range(steps)):
+    for batch in (draw(key, step, size) for key in keys for step in range(steps)):
         tokens = batch.count_in_segments(batch.ids != vocab.PAD)
         targets = batch.count_in_segments(batch.mask)
         sizes.append(np.column_stack([tokens.reshape(-1), targets.reshape(-1)]))
@@ -122,7 +122,10 @@ def problem_sizes(experiment: Experiment, steps: int = 8) -> np.ndarray:
 
 
 def useful_flops(experiment: Experiment, sizes: np.ndarray, step: int) -> float:
-    """Operations of one step if each problem were computed alone, without padding."""
+    """Operations of one step if each problem were computed alone, without padding.
+
+    Of one model, whatever their number.
+    """
     has_targets = max_targets(experiment.data) is not None
     has_targets = has_targets and experiment.execution.unroll
     total = 0
@@ -145,7 +148,7 @@ class Stepper:
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
         self.state = make_state(experiment)
-        self.num_params = num_params(self.state.params)
+        self.num_params = num_params(self.state.params) // experiment.num_seeds
         self.programs: dict[int, Any] = {}
         self.compile_seconds = 0.0
 
@@ -180,7 +183,7 @@ def single_steps(stepper: Stepper, steps: int) -> list[float]:
     for step in range(WARM_UP + steps):
         metrics = stepper.advance(sample_depth(stepper.experiment, step))
         if pending is not None:
-            read_metrics(pending, step)
+            read_metrics(pending, step, stepper.experiment.seeds)
         now = time.perf_counter()
         if step >= WARM_UP:
             seconds.append(now - last)
@@ -205,7 +208,7 @@ def grouped_steps(stepper: Stepper, first: int, groups: int) -> list[float]:
 def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
     """Times training steps twice: one by one, and in groups.
 
-    Rates are those of whole groups.
+    Rates are those of whole groups, and of all seeds together.
 
     Args:
         experiment: What to train.
@@ -218,15 +221,17 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
     step_seconds = single_steps(stepper, steps)
     group_seconds = grouped_steps(stepper, first, groups)
     memory = peak_memory()
-    size, sizes = experiment.optim.micro_batch_size, problem_sizes(experiment)
+    seeds, sizes = experiment.num_seeds, problem_sizes(experiment)
+    size = seeds * experiment.optim.micro_batch_size
     seconds, samples = sum(group_seconds), len(grouped) * size
     width = row_width(experiment.data)
     rows = samples // experiment.data.problems_per_row
-    flops = sum(step_flops(experiment, step) for step in grouped)
-    useful = sum(useful_flops(experiment, sizes, step) for step in grouped)
+    flops = seeds * sum(step_flops(experiment, step) for step in grouped)
+    useful = seeds * sum(useful_flops(experiment, sizes, step) for step in grouped)
     peak = matmul_peak()
     return {
         "num_params": stepper.num_params,
+        "num_seeds": seeds,
         "samples_per_step": size,
         "row_tokens": width,
         "problem_tokens": float(sizes[:, 0].mean()),

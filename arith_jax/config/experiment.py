@@ -54,6 +54,12 @@ class Experiment:
         """The seeds of all models of a run."""
         return range(self.seed, self.seed + self.num_seeds)
 
+    @property
+    def seeds_text(self) -> str:
+        """The seeds in words: `seed 3`, or `seeds 0 to 7`."""
+        first, last = self.seeds[0], self.seeds[-1]
+        return f"seed {first}" if first == last else f"seeds {first} to {last}"
+
     @classmethod
     def from_dict(cls, config: Any) -> "Experiment":
         """Builds and checks an experiment; keys that are missing have their defaults.

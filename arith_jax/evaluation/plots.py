@@ -117,6 +117,41 @@ def draw_digits(
     figure.savefig(path)
 
 
+def draw_curves(
+    path: pathlib.Path,
+    samples: Sequence[int],
+    *,
+    loss: np.ndarray,
+    exact_match: np.ndarray,
+    title: str,
+) -> None:
+    """Loss and exact match while training; of several seeds, their median and range.
+
+    Args:
+        path: The picture.
+        samples: Seen by a model so far [n].
+        loss: In nats a token [seeds n].
+        exact_match: Shares of the training batches [seeds n].
+        title: Of the picture.
+    """
+    figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, values in zip(panels, (loss, 100 * exact_match), strict=True):
+        axes.plot(samples, np.median(values, axis=0), label="median")
+        if len(values) > 1:
+            low, high = values.min(axis=0), values.max(axis=0)
+            label = f"range of {len(values)} seeds"
+            axes.fill_between(samples, low, high, alpha=0.3, linewidth=0, label=label)
+            axes.legend(fontsize=8)
+    panels[0].set_yscale("log")
+    panels[0].set_ylabel("loss, nats a token")
+    panels[1].set_ylim(-2, 102)
+    panels[1].set_ylabel("exact match in training, %")
+    panels[1].set_xlabel("samples")
+    panels[0].set_title(title, fontsize=11)
+    figure.savefig(path)
+
+
 def draw_recurrences(
     path: pathlib.Path,
     shares_of: Mapping[int, Sequence[float]],

@@ -1,12 +1,13 @@
 """The closing table of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.console
 import rich.table
 
 from arith_jax.config.experiment import Experiment
+from arith_jax.evaluation.summary import telling_counts
 
 REGIONS = {
     "id": "trained sizes (up to {trained})",
@@ -18,14 +19,14 @@ REGIONS = {
 }
 
 
-def share(correct: int, total: int) -> str:
+def share_text(share: float) -> str:
     """A percentage, never rounded up to 100%."""
-    return "100%" if correct == total else f"{min(100 * correct / total, 99.99):.2f}%"
+    return "100%" if share == 1 else f"{min(100 * share, 99.99):.2f}%"
 
 
 def percent(correct: int, total: int) -> str:
-    """Share and counts."""
-    return f"{share(correct, total)} ({correct:,}/{total:,})"
+    """Share and counts, never rounded up to 100%."""
+    return f"{share_text(correct / total)} ({correct:,}/{total:,})"
 
 
 def print_result(
@@ -38,47 +39,80 @@ def print_result(
         experiment: Of the run.
         console: Where to.
     """
-    task, max_cell = experiment.data.task, experiment.data.max_cell
-    table = rich.table.Table(title=f"{experiment.name}, seed {result['seed']}")
+    table = rich.table.Table(title=f"{experiment.name}, {experiment.seeds_text}")
     table.add_column("evaluation")
     table.add_column("exact match", justify="right")
-    inside = [max(c["a"], c["b"]) for c in result["cells"] if c["total"]]
-    limit = max((size for size in inside if size <= 100), default=100)
-    words = {"trained": task.cell_label(*max_cell), "limit": limit}
+    for label, counts in labelled(telling_counts(result), experiment):
+        table.add_row(label, percent(counts["correct"], counts["total"]))
+    print_with_costs(table, result, console)
 
-    def add_regions(counts_of: Mapping[str, Any], prefix: str = "") -> None:
-        for key, counts in counts_of.items():
-            label = prefix + REGIONS[key].format(**words)
-            table.add_row(label, percent(counts["correct"], counts["total"]))
 
-    add_regions(result["exact_match"])
-    for name, subtask in result.get("parts", {}).items():
-        add_regions(subtask["exact_match"], f"{name}: ")
-    add_regions(result.get("first_answer", {}), f"{task.first_answer}: ")
-    for cell in telling_cells(result["cells"], max_cell[1]):
-        label = task.cell_label(cell["a"], cell["b"])
-        table.add_row(label, percent(cell["correct"], cell["total"]))
-    for name, cells in result["sets"].items():
-        correct = sum(cell["correct"] for cell in cells)
-        lengths = f"{cells[0]['a']} to {cells[-1]['a']} digits"
-        total = sum(cell["total"] for cell in cells)
-        label = f"{task.eval_sets[name]}, {lengths}"
-        table.add_row(label, percent(correct, total))
+def print_summary(
+    summary: Mapping[str, Any], experiment: Experiment, console: rich.console.Console
+) -> None:
+    """Prints what `summary.json` says.
+
+    Args:
+        summary: Its content.
+        experiment: Of the run, with several seeds.
+        console: Where to.
+    """
+    table = rich.table.Table(title=f"{experiment.name}, {experiment.seeds_text}")
+    table.add_column("evaluation")
+    for name in ("median", "min", "max", "95% interval of the mean"):
+        table.add_column(name, justify="right")
+    for label, spread in labelled(summary, experiment):
+        shares = [share_text(spread[name]) for name in ("median", "min", "max")]
+        interval = " to ".join(share_text(end) for end in spread["interval"])
+        table.add_row(label, *shares, interval)
+    print_with_costs(table, summary, console)
+
+
+def labelled(
+    content: Mapping[str, Any], experiment: Experiment
+) -> Iterator[tuple[str, Any]]:
+    """The rows of a table: what was evaluated, in words, and its counts or spread.
+
+    Args:
+        content: From `summary.telling_counts` or `summary.over_seeds`.
+        experiment: Of the run.
+    """
+    task, max_cell = experiment.data.task, experiment.data.max_cell
+    words = {"trained": task.cell_label(*max_cell), "limit": content["grid_limit"]}
+    for key, value in content["exact_match"].items():
+        yield REGIONS[key].format(**words), value
+    for name, part in content["parts"].items():
+        for key, value in part.items():
+            yield f"{name}: {REGIONS[key].format(**words)}", value
+    for key, value in content["first_answer"].items():
+        yield f"{task.first_answer}: {REGIONS[key].format(**words)}", value
+    for cell in telling_cells(content["diagonal"], max_cell[1]):
+        yield task.cell_label(cell["a"], cell["b"]), cell
+    for name, value in content["sets"].items():
+        lengths = f"{value['first']} to {value['last']} digits"
+        yield f"{task.eval_sets[name]}, {lengths}", value
+
+
+def print_with_costs(
+    table: rich.table.Table, content: Mapping[str, Any], console: rich.console.Console
+) -> None:
+    """Prints a table that ends with size, device and seconds."""
     table.add_section()
-    table.add_row("parameters", f"{result['num_params']:,}")
-    table.add_row("device", result["device"])
-    for label in ("train", "compile", "eval"):
-        words = {"train": "training", "compile": "compilation", "eval": "evaluation"}
-        table.add_row(words[label], f"{result[f'{label}_seconds']:.1f} s")
+    table.add_row("parameters", f"{content['num_params']:,}")
+    table.add_row("device", content["device"])
+    words = {"train": "training", "compile": "compilation", "eval": "evaluation"}
+    for label, word in words.items():
+        table.add_row(word, f"{content[f'{label}_seconds']:.1f} s")
     console.print(table)
 
 
-def telling_cells(cells: Sequence[Mapping[str, Any]], max_trained: int) -> list[Any]:
+def telling_cells(
+    diagonal: Sequence[Mapping[str, Any]], max_trained: int
+) -> list[Mapping[str, Any]]:
     """A few diagonal cells: doublings of the trained size, the last, and 100+.
 
     The last is that of the grid, up to 100.
     """
-    diagonal = [cell for cell in cells if cell["a"] == cell["b"] and cell["total"]]
     wanted = {max((cell["a"] for cell in diagonal if cell["a"] <= 100), default=0)}
     length = max_trained
     while length <= 100:

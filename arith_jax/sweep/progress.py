@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import rich.table
 import rich.text
 
-from arith_jax.evaluation.table import share
+from arith_jax.evaluation.table import share_text
 from arith_jax.sweep.entries import Entry
 
 # What a state can be.
@@ -98,7 +98,7 @@ def result_table(
     for index, entry in enumerate(entries):
         word, exact_match = state(entry, root)
         reached = "  ".join(
-            f"{region} {share(counts['correct'], counts['total'])}"
+            f"{region} {share_text(counts['correct'] / counts['total'])}"
             for region, counts in exact_match.items()
         )
         if index in failed:

@@ -60,7 +60,7 @@ class Checkpoints:
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(on_one_device(like)),
+                    state=ocp.args.StandardRestore(like),
                     clock=ocp.args.JsonRestore(),
                 ),
             )
@@ -152,7 +152,9 @@ def write_released(path: pathlib.Path, weights: Any, clock: Clock, steps: int) -
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(weights, sep="/"))
     numbers = {"steps": steps, **clock._asdict()}
     metadata = {key: str(value) for key, value in numbers.items()}
-    safetensors.flax.save_file(flat, path, metadata)
+    temporary = path.with_suffix(".tmp")
+    safetensors.flax.save_file(flat, temporary, metadata)
+    temporary.replace(path)
 
 
 def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
@@ -165,7 +167,11 @@ def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
         flat = safetensors.flax.load_file(path)
         with safetensors.safe_open(path, framework="flax") as file:
             metadata = file.metadata()
-        clock = Clock(*(float(metadata[name]) for name in Clock._fields))
+        clock = Clock(
+            train_seconds=float(metadata["train_seconds"]),
+            compile_seconds=float(metadata["compile_seconds"]),
+            num_seeds=int(metadata.get("num_seeds", 1)),
+        )
         steps = int(metadata["steps"])
     except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
         raise ValueError(

@@ -2,10 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from arith_jax.config.experiment import Experiment
 from arith_jax.training.losses import Metrics
@@ -19,10 +20,17 @@ UNREAD_SECONDS = 0.02
 
 
 class Clock(NamedTuple):
-    """Seconds spent by the earlier parts of a resumed run."""
+    """Seconds spent so far, by the earlier parts of a resumed run, too.
+
+    Attributes:
+        train_seconds: Of training alone.
+        compile_seconds: Of compilation.
+        num_seeds: Models that were trained together in these seconds.
+    """
 
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
+    num_seeds: int = 1
 
 
 class Progress(NamedTuple):
@@ -61,9 +69,10 @@ def train(
         clock: Of the earlier parts of the run.
 
     Raises:
-        FloatingPointError: If the loss is not finite; names the step.
+        FloatingPointError: If a loss is not finite; names the step.
     """
     config = experiment.train
+    seeds = experiment.seeds
     programs: dict[int, Any] = {}
     step = int(state.step)
     compile_seconds = clock.compile_seconds
@@ -76,7 +85,7 @@ def train(
         fraction = step / config.steps if config.steps else min(elapsed / total, 1.0)
         if fraction >= 1:
             if pending is not None and config.minutes:
-                read_metrics(pending, step)
+                read_metrics(pending, step, seeds)
             return
         depth = sample_depth(experiment, step)
         if depth.num_trained not in programs:
@@ -94,15 +103,15 @@ def train(
         read_before = read
         # The last step's own metrics are waited for: its time counts.
         if shown is None or step == config.steps:
-            shown, read = read_metrics(metrics, step), step
+            shown, read = read_metrics(metrics, step, seeds), step
         elif pending is not None and num_unread and is_due:
-            shown, read = read_metrics(pending, step - 1), step - 1
+            shown, read = read_metrics(pending, step - 1, seeds), step - 1
         if read > read_before:
             now = time.perf_counter()
             read_at, pace = now, (now - read_at) / (read - read_before)
         pending = metrics
         elapsed = time.perf_counter() - started - compile_seconds
-        now_at = Clock(elapsed, compile_seconds)
+        now_at = Clock(elapsed, compile_seconds, len(seeds))
         yield Progress(
             state=state,
             step=step,
@@ -113,16 +122,26 @@ def train(
         )
 
 
-def read_metrics(metrics: Metrics, step: int) -> Metrics:
-    """The metrics as Python numbers, once the device has them.
+def read_metrics(metrics: Metrics, step: int, seeds: Sequence[int]) -> Metrics:
+    """The metrics as NumPy's numbers, once the device has them.
+
+    Args:
+        metrics: Scalars, or arrays [seeds] if there are several.
+        step: Whose metrics they are.
+        seeds: Those of the run.
 
     Raises:
-        FloatingPointError: If the loss is not finite.
+        FloatingPointError: If a loss is not finite.
     """
-    values = Metrics(*(float(value) for value in jax.device_get(metrics)))
-    if not math.isfinite(values.loss):
+    values = Metrics(*map(np.asarray, jax.device_get(metrics)))
+    is_finite = np.isfinite(values.loss)
+    if not is_finite.all():
+        losses = dict(zip(seeds, np.atleast_1d(values.loss).tolist(), strict=True))
+        failed = [seed for seed in seeds if not math.isfinite(losses[seed])]
+        of_seeds = f" of seed {', '.join(map(str, failed))}" if len(seeds) > 1 else ""
         raise FloatingPointError(
-            f"loss is {values.loss} at step {step}: lower optim.learning_rate or "
-            "optim.muon_learning_rate; checkpoints before that step are kept"
+            f"loss{of_seeds} is {losses[failed[0]]} at step {step}: lower "
+            "optim.learning_rate or optim.muon_learning_rate; checkpoints before that "
+            "step are kept"
         )
     return values

@@ -16,11 +16,14 @@ from arith_jax.model.transformer import Transformer
 
 
 class Metrics(NamedTuple):
-    """Scalars of a batch: loss in nats a token, shares of tokens and whole answers."""
+    """Scalars of a batch: loss in nats a token, shares of tokens and whole answers.
 
-    loss: Float[Array, ""] | float
-    token_accuracy: Float[Array, ""] | float
-    exact_match: Float[Array, ""] | float
+    Of a step that trains several seeds, arrays [seeds].
+    """
+
+    loss: Float[Array, ""] | np.ndarray
+    token_accuracy: Float[Array, ""] | np.ndarray
+    exact_match: Float[Array, ""] | np.ndarray
 
 
 class Depth(NamedTuple):

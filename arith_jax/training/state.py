@@ -94,9 +94,9 @@ def training_mesh(experiment: Experiment) -> Mesh:
     num_rows, num_parts = size // problems, mesh.shape[ROWS]
     if num_rows % num_parts:
         raise ValueError(
-            f"optim.micro_batch_size={size} with data.problems_per_row={problems} makes "
-            f"{num_rows} rows, which {num_parts} devices cannot share evenly; change "
-            "one of them, or show fewer devices (CUDA_VISIBLE_DEVICES)"
+            f"optim.micro_batch_size={size} with data.problems_per_row={problems} "
+            f"makes {num_rows} rows, which {num_parts} devices cannot share evenly; "
+            "change one of them, or show fewer devices (CUDA_VISIBLE_DEVICES)"
         )
     return mesh
 
@@ -152,7 +152,8 @@ def of_seed(tree: Any, index: int, num_seeds: int) -> Any:
             lambda tree: jax.tree.map(lambda x: x[index], tree),
             out_shardings=whole(mesh),
         )
-        tree = pick(tree)
+        # Restored weights are on one device.
+        tree = pick(jax.device_put(tree, by_seed(mesh)))
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 

@@ -52,7 +52,7 @@ def depths(experiment: Experiment, step: int) -> list[Depth]:
 
 
 def step_flops(experiment: Experiment, step: int) -> int:
-    """Floating-point operations of one step, with the depth it draws."""
+    """Floating-point operations of one step of one model, with the depth it draws."""
     width = row_width(experiment.data)
     num_targets = max_targets(experiment.data) if experiment.execution.unroll else None
     rows = experiment.optim.micro_batch_size // experiment.data.problems_per_row

@@ -151,6 +151,25 @@ def test_train_speed_agrees_with_its_raw_times(trained, packed):
     assert trained["peak_memory"]["bytes"] > trained["program_bytes"]
 
 
+def test_train_speed_counts_all_seeds(smoke):
+    several = dataclasses.replace(smoke, num_seeds=2)
+    measured = throughput.train_speed(several, 3)
+    assert (measured["num_seeds"], measured["num_params"]) == (2, 16224)
+    assert measured["samples_per_step"] == 2 * 16
+    rate = 10 * 2 * 16 / sum(measured["group_seconds"]["raw"])
+    assert measured["samples_per_second"] == pytest.approx(rate)
+    assert measured["flops_per_second"] == pytest.approx(
+        rate / 16 * step_flops(smoke, 0)
+    )
+    # Problems of the second seed are among those counted.
+    sizes = throughput.problem_sizes(several)
+    assert len(sizes) == 2 * 8 * 16
+    np.testing.assert_array_equal(
+        sizes[8 * 16 :],
+        throughput.problem_sizes(dataclasses.replace(smoke, seed=smoke.seed + 1)),
+    )
+
+
 def test_profile_has_every_part_of_a_step(smoke):
     profile = throughput.train_profile(smoke, 3)
     assert profile["recurrences"] == [0, 1]

@@ -9,11 +9,6 @@ import sys
 
 import jax
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
-jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_default_matmul_precision", "highest")
-
 from arith_jax.config.experiment import Experiment
 from arith_jax.training.loop import train
 from arith_jax.training.state import make_state
@@ -47,4 +42,8 @@ def losses_of(experiment):
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_default_matmul_precision", "highest")
     print(json.dumps({name: losses_of(e) for name, e in experiments().items()}))

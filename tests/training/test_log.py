@@ -25,7 +25,7 @@ RECORD = {
 def log_steps(folder, first, last, tensorboard=False):
     console = rich.console.Console(file=io.StringIO())
     options = {"first_step": first, "every": 2, "tensorboard": tensorboard}
-    with RunLog(folder, console, **options) as log:
+    with RunLog([folder], console, **options) as log:
         for step in range(first + 1, last + 1):
             log.step({"step": step, **RECORD}, step / 10)
     return console.file.getvalue()
@@ -40,7 +40,7 @@ def steps_in(folder):
 def test_time_left_is_shown_once_there_is_an_estimate(tmp_path, fraction, left):
     console = rich.console.Console(file=io.StringIO())
     options = {"first_step": 0, "every": 2, "tensorboard": False}
-    with RunLog(tmp_path, console, **options) as log:
+    with RunLog([tmp_path], console, **options) as log:
         log.step({"step": 1, **RECORD}, fraction)
     assert console.file.getvalue().endswith(f"exact match 0.250{left}\n")
 
@@ -59,7 +59,7 @@ def test_metrics_of_a_resumed_run_read_like_an_unbroken_one(tmp_path):
 def test_a_terminal_shows_the_last_step_at_the_end(tmp_path, terminal):
     console = rich.console.Console(file=io.StringIO(), force_terminal=terminal)
     options = {"first_step": 0, "every": 2, "tensorboard": False}
-    with RunLog(tmp_path, console, **options) as log:
+    with RunLog([tmp_path], console, **options) as log:
         for step in range(1, 8):
             log.step({"step": step, **RECORD}, step / 10)
     shown = console.file.getvalue()
@@ -89,6 +89,26 @@ def test_tensorboard_is_written_if_asked_and_named_if_missing(tmp_path, monkeypa
     assert written[0] == str(tmp_path)
     assert ("loss", 0.5, 2) in written
     assert written[-1] == "closed"
+
+
+def test_several_models_have_a_file_each_and_one_line_together(tmp_path):
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    console = rich.console.Console(file=io.StringIO(), width=200)
+    options = {"first_step": 0, "every": 2, "tensorboard": False}
+    metrics = {"loss": [0.5, 0.125, 4.0], "exact_match": [0.25, 0.5, 1.0]}
+    with RunLog(folders, console, **options) as log:
+        for step in (1, 2):
+            log.step({"step": step, **RECORD, **metrics}, 0.0)
+    assert console.file.getvalue() == (
+        "step 1  16 x 3 samples/s  loss 0.5000 (0.1250 to 4.0000)  "
+        "in-distribution exact match 0.500 (0.250 to 1.000)\n"
+    )
+    for index, folder in enumerate(folders):
+        (line,) = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        own = {name: values[index] for name, values in metrics.items()}
+        assert line == {"step": 2, **RECORD, **own}
 
 
 def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
@@ -131,7 +151,9 @@ def test_weights_after_a_loss_that_is_not_finite_are_not_saved(tmp_path, monkeyp
         def step(state, *numbers):
             number = int(state.step) + 1
             state, metrics = program(state, *numbers)
-            return state, metrics._replace(loss=np.nan) if number == 3 else metrics
+            return state, metrics._replace(
+                loss=np.float32(np.nan)
+            ) if number == 3 else metrics
 
         return step
 

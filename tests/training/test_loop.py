@@ -91,9 +91,9 @@ def read_steps(monkeypatch):
     """Steps whose metrics have been read."""
     steps, read_metrics = [], loop.read_metrics
 
-    def noted(metrics, step):
+    def noted(metrics, step, seeds):
         steps.append(step)
-        return read_metrics(metrics, step)
+        return read_metrics(metrics, step, seeds)
 
     monkeypatch.setattr(loop, "read_metrics", noted)
     return steps
