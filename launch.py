@@ -1,6 +1,7 @@
 """Trains, evaluates and plots one experiment, or those that a sweep file lists.
 
 python launch.py --config=configs/abacus_add.py[:smoke|:cpu|:gpu] [--workdir=DIR]
+python launch.py --config=... --distributed=auto|HOST:PORT,COUNT,INDEX
 python launch.py --sweep=FILE [--list | --index=I] [--workdir=ROOT]
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from arith_jax import cli
+from arith_jax import cli, distributed
 from arith_jax.run import MODES, run
 from arith_jax.sweep import progress, schedule
 from arith_jax.sweep.entries import read_sweep
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str]) -> None:
     """
     given = flag_names(arguments)
     check_together(given)
+    # Before a config asks for the device.
+    how = flag_value(arguments, "distributed")
+    if how is not None:
+        distributed.start(how)
     values = make_flags(arguments, is_sweep="sweep" in given)
     rest = cli.parse(values, arguments, __doc__ or "")
     if rest:
@@ -49,11 +54,19 @@ def flag_names(arguments: Sequence[str]) -> set[str]:
     return {word.partition("=")[0].partition(".")[0] for word in words}
 
 
+def flag_value(arguments: Sequence[str], name: str) -> str | None:
+    """What a command line says of a flag, as --name=value; None: nothing."""
+    words = [word.lstrip("-").partition("=") for word in arguments]
+    values = [value for key, _, value in words if key == name]
+    return values[-1] if values else None
+
+
 def check_together(given: set[str]) -> None:
     """Raises `ValueError` if flags are given that do not go together."""
     reasons = {
         "config": "the file names configs and their keys",
         "mode": "a sweep trains and evaluates",
+        "distributed": "a run of a sweep is one process",
     }
     for name, reason in reasons.items():
         if {"sweep", name} <= given:
@@ -76,6 +89,8 @@ def make_flags(arguments: Sequence[str], *, is_sweep: bool) -> flags.FlagValues:
     texts = {
         "workdir": "Folder of the run; default runs/<config>. Resumed if it exists. Of "
         "a sweep: the folder of all its runs; default runs/<file>.",
+        "distributed": "Of several processes that run this together: auto, in a job of "
+        "Slurm, Open MPI or Kubernetes or on a TPU pod; or HOST:PORT,COUNT,INDEX.",
         "sweep": "File that lists experiments (docs/usage.md); all that are not "
         "finished are run, one at a time on each GPU.",
     }

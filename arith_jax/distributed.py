@@ -4,10 +4,12 @@ Every process runs the same programs in the same order; the first one also write
 and prints. What a process reads off its own clock is therefore agreed on first.
 """
 
+import contextlib
 import os
 import re
 import sys
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,17 +82,23 @@ def agreed(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(value) for value in sent)
 
 
-def leave(error: Exception) -> NoReturn:
-    """Ends this process in one line, without waiting for others.
+@contextlib.contextmanager
+def leave_if_others_died() -> Iterator[None]:
+    """Ends this process in one line if others have died; other errors go on.
 
-    The usual end waits for all processes, one of which may be dead.
+    At once: the usual end waits for all processes, and checkpoints do, too.
     """
-    reason = str(error).strip().splitlines()[0]
-    print(
-        f"error: process {jax.process_index()} of {jax.process_count()} cannot go on "
-        f"without another one, which has died ({reason}); start all of them again: the "
-        "run goes on from its last checkpoint",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()} cannot go "
+            f"on without the others, one of which has died ({reason}); start all of "
+            "them again: the run goes on from its last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)

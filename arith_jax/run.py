@@ -10,6 +10,7 @@ from typing import Any
 import rich.console
 
 from arith_jax.config.experiment import Experiment
+from arith_jax.distributed import is_first, leave_if_others_died
 from arith_jax.evaluation.answers import answers
 from arith_jax.evaluation.evaluate import evaluate
 from arith_jax.evaluation.table import print_result, print_summary
@@ -44,6 +45,8 @@ def run(
 ) -> dict[str, Any] | None:
     """Runs an experiment in a workdir; a finished one only shows its result.
 
+    Of several processes (`distributed.start`), all call this; the first one writes.
+
     Args:
         experiment: What to run.
         workdir: Receives all files; what it holds already is resumed.
@@ -58,7 +61,7 @@ def run(
         ValueError: If the workdir does not fit or holds nothing to evaluate.
         FloatingPointError: If a loss is not finite.
     """
-    workdir, console = pathlib.Path(workdir), make_console()
+    workdir, console = pathlib.Path(workdir), make_console(quiet=not is_first())
     check_workdir(workdir, experiment.to_dict(), mode)
     execution, missing = resolve(experiment.execution)
     console.print(
@@ -80,19 +83,21 @@ def run(
     if mode == "eval":
         trained = Trained(*checkpoint.evaluated_weights(experiment, workdir))
     else:
-        write_configs(experiment, workdir)
+        if is_first():
+            write_configs(experiment, workdir)
         trained = run_training(resolved, workdir, console)
     num_seeds = experiment.num_seeds
     models = [
         trained._replace(params=of_seed(trained.params, index, num_seeds))
         for index in range(num_seeds)
     ]
-    if num_seeds > 1:
+    if num_seeds > 1 and is_first():
         write_weights(experiment, workdir, models)
     content = None
     if mode != "train":
-        content = run_evaluation(resolved, workdir, models, record, console)
-    if mode != "eval":
+        with leave_if_others_died():
+            content = run_evaluation(resolved, workdir, models, record, console)
+    if mode != "eval" and is_first():
         write_curves(experiment, workdir)
     return content
 
@@ -136,13 +141,13 @@ def run_training(
         first = saved = int(state.step)
         saved_at = clock.train_seconds
         log = RunLog(
-            [folder for _, folder in singles],
+            [folder for _, folder in singles] if is_first() else [],
             console,
             first_step=first,
             every=config.log_every,
             tensorboard=config.tensorboard,
         )
-        with log:
+        with log, leave_if_others_died():
             for progress in train(experiment, state, clock):
                 state, clock = progress.state, progress.clock
                 log.step(metrics_record(experiment, progress), progress.fraction)
@@ -208,14 +213,16 @@ def run_evaluation(
             console.print(f"evaluating{several}")
             done = evaluate(one, model.params)
             result = origin | make_result(one, model, done)
-            write_result(folder, one, result)
+            if is_first():
+                write_result(folder, one, result)
         results.append(result)
     content = results[0]
     if len(models) > 1:
         content = {**record, **make_summary(results)}
-        write_json(finished, content)
+        if is_first():
+            write_json(finished, content)
     print_content(content, experiment, console)
-    if len(models) == 1:
+    if len(models) == 1 and is_first():
         for line in solved_examples(experiment, models[0].params):
             console.print(line, soft_wrap=True)
     console.print(f"results in {workdir}", soft_wrap=True)

@@ -55,6 +55,9 @@ class Program:
 
 def on_all_devices(params: Any) -> tuple[Any, Shapes]:
     """The parameters on every device, and their shapes."""
+    if jax.process_count() > 1:
+        # Every process has them all, and gives its devices what they need.
+        params = jax.device_get(params)
     params = jax.device_put(params, whole(make_mesh()))
     leaves, tree = jax.tree.flatten(params)
     return params, (tree, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves))

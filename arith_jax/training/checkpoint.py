@@ -193,7 +193,7 @@ def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
 
 def on_one_device(like: Any) -> Any:
     """Shapes and types of a tree, to be placed on the first device."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
     )

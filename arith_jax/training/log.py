@@ -156,7 +156,7 @@ def open_tensorboard(folder: pathlib.Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-def make_console() -> rich.console.Console:
+def make_console(*, quiet: bool = False) -> rich.console.Console:
     """Standard output, wide enough for one line of status when it is not a terminal."""
     width = None if sys.stdout.isatty() else 120
-    return rich.console.Console(width=width, highlight=False)
+    return rich.console.Console(width=width, highlight=False, quiet=quiet)

@@ -13,6 +13,7 @@ from arith_jax.training.losses import Metrics
 from arith_jax.training.optim import schedule
 from arith_jax.training.state import TrainState
 from arith_jax.training.step import compile_step, sample_depth, step_inputs
+from arith_jax.training.stopwatch import Stopwatch
 
 # Of steps whose metrics are not read yet. Each reading waits for a step; short steps,
 # which a host hardly keeps up with, take a third less time if few of them are read.
@@ -75,12 +76,12 @@ def train(
     seeds = experiment.seeds
     programs: dict[int, Any] = {}
     step = int(state.step)
-    compile_seconds = clock.compile_seconds
-    started = time.perf_counter() - clock.train_seconds - compile_seconds
+    stopwatch = Stopwatch(clock.train_seconds, clock.compile_seconds)
     pending = shown = None
-    read, read_at, pace = step, started, math.inf  # pace: seconds a step
+    # The pace is in seconds a step.
+    read, read_at, pace = step, time.perf_counter(), math.inf
+    elapsed = stopwatch.elapsed(step)
     while True:
-        elapsed = time.perf_counter() - started - compile_seconds
         total = config.minutes * 60
         fraction = step / config.steps if config.steps else min(elapsed / total, 1.0)
         if fraction >= 1:
@@ -94,7 +95,7 @@ def train(
             programs[depth.num_trained] = compile_step(
                 experiment, depth.num_trained, state
             )
-            compile_seconds += time.perf_counter() - before
+            stopwatch.leave_out(time.perf_counter() - before)
         inputs = step_inputs(experiment, schedule(experiment.optim, fraction), depth)
         state, metrics = programs[depth.num_trained](state, inputs)
         step += 1
@@ -110,8 +111,8 @@ def train(
             now = time.perf_counter()
             read_at, pace = now, (now - read_at) / (read - read_before)
         pending = metrics
-        elapsed = time.perf_counter() - started - compile_seconds
-        now_at = Clock(elapsed, compile_seconds, len(seeds))
+        elapsed = stopwatch.elapsed(step)
+        now_at = Clock(elapsed, stopwatch.compile_seconds, len(seeds))
         yield Progress(
             state=state,
             step=step,

@@ -1,6 +1,6 @@
-"""Prints losses of a few steps as JSON: on a number of pretended CPU devices.
+"""Prints losses of a few steps as JSON, on a number of pretended CPU devices.
 
-python -m tests.training.steps_on_devices NUM_DEVICES
+python -m tests.training.steps_on_devices NUM_DEVICES EXPERIMENT...
 """
 
 import dataclasses
@@ -46,4 +46,5 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
     jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_default_matmul_precision", "highest")
-    print(json.dumps({name: losses_of(e) for name, e in experiments().items()}))
+    known = experiments()
+    print(json.dumps({name: losses_of(known[name]) for name in sys.argv[2:]}))
