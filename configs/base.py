@@ -23,6 +23,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.preset = ""  # size chosen: smoke, cpu or gpu
     c.seed = 0  # decides weights, data and noise
     c.num_seeds = 1  # models trained at once, in one program: this seed and the next
+    c.deterministic = False  # on a GPU: the same bits every time, slower steps
 
     # What a row holds. The options are those of the task, all off:
     # zero_pad: write both operands with the longer one's digits

@@ -26,6 +26,7 @@ class Experiment:
         preset: Size chosen: smoke, cpu or gpu.
         seed: Decides weights, data and noise.
         num_seeds: Models trained at once, with this seed and those that follow.
+        deterministic: Whether a GPU has to give the same bits every time.
         task: The section `task` of the config, from which `data.task` was made.
         data: What a training batch holds.
         model: With vocabulary, position scheme and table size as the data need them.
@@ -48,6 +49,7 @@ class Experiment:
     eval: EvalConfig
     execution: Execution
     num_seeds: int = 1
+    deterministic: bool = False
 
     @property
     def seeds(self) -> range:
@@ -85,7 +87,8 @@ class Experiment:
             "eval": EvalConfig,
             "execution": Execution,
         }
-        names = ("name", "preset", "seed", "num_seeds", "task", *sections)
+        names = ("name", "preset", "seed", "num_seeds", "deterministic", "task")
+        names += tuple(sections)
         unknown = plain.keys() - set(names)
         if unknown:
             raise ValueError(
@@ -111,6 +114,7 @@ class Experiment:
             preset=plain.get("preset", ""),
             seed=plain.get("seed", 0),
             num_seeds=plain.get("num_seeds", 1),
+            deterministic=plain.get("deterministic", False),
             task=tuple(sorted(task.items())),
             data=data,
             model=model,

@@ -123,6 +123,7 @@ def make_program(experiment: Experiment, width: int, cells: Sequence[Named]) -> 
         layout=layout,
         blocks=blocks,
         batch_size=size,
+        deterministic=experiment.deterministic,
     )
 
 

@@ -41,6 +41,7 @@ class Program:
         layout: Largest sizes, and tokens of a row.
         blocks: Attention in blocks; None: whole rows.
         batch_size: Rows of a batch, of which every device has its share.
+        deterministic: Whether a GPU has to give the same bits every time.
     """
 
     model: ModelConfig
@@ -51,6 +52,7 @@ class Program:
     layout: Layout
     blocks: Blocks | None
     batch_size: int
+    deterministic: bool
 
 
 def on_all_devices(params: Any) -> tuple[Any, Shapes]:
@@ -111,7 +113,8 @@ def grader(program: Program, shapes: Shapes, forward: Callable[..., Any]) -> Any
     with tracing:
         lowered = function.lower(params, rows)
     # Compiled while others run: a search for the best products would wait for those.
-    return compiled(lowered, triton_gemm=False, autotune=False)
+    options = {"autotune": False, "deterministic": program.deterministic}
+    return compiled(lowered, triton_gemm=False, **options)
 
 
 def grade_rows(

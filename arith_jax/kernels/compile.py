@@ -5,7 +5,13 @@ from typing import Any
 import jax
 
 
-def compiled(lowered: Any, *, triton_gemm: bool, autotune: bool = True) -> Any:
+def compiled(
+    lowered: Any,
+    *,
+    triton_gemm: bool,
+    autotune: bool = True,
+    deterministic: bool = False,
+) -> Any:
     """Compiles a lowered function.
 
     Args:
@@ -14,12 +20,16 @@ def compiled(lowered: Any, *, triton_gemm: bool, autotune: bool = True) -> Any:
             matrix products and time them against cuBLAS, which takes about half of the
             compilation. Otherwise all products are done by cuBLAS.
         autotune: Whether the alternatives for a product are timed at all.
+        deterministic: Whether two compilations of it have to give the same bits. Then
+            nothing is chosen by its time, and sums are added up in a fixed order.
     """
     if jax.default_backend() != "gpu":
         return lowered.compile()
     options = {}
     if not triton_gemm:
         options["xla_gpu_enable_triton_gemm"] = False
-    if not autotune:
+    if not autotune or deterministic:
         options["xla_gpu_autotune_level"] = 0
+    if deterministic:
+        options["xla_gpu_deterministic_ops"] = True
     return lowered.compile(compiler_options=options)

@@ -166,4 +166,8 @@ def compile_step(experiment: Experiment, num_trained: int, state: TrainState) ->
     inputs = step_inputs(experiment, Schedule(0.0, 1), Depth(0, num_trained))
     with jax.set_mesh(mesh):
         lowered = function.lower(state, inputs)
-    return compiled(lowered, triton_gemm=experiment.execution.triton_gemm)
+    return compiled(
+        lowered,
+        triton_gemm=experiment.execution.triton_gemm and not experiment.deterministic,
+        deterministic=experiment.deterministic,
+    )

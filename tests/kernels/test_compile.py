@@ -30,6 +30,14 @@ def test_a_gpu_is_told_what_not_to_do_by_options_that_xla_knows(
     assert (lowered.options.get("xla_gpu_autotune_level") != 0) is autotune
 
 
+def test_deterministic_programs_choose_nothing_by_its_time(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    lowered = Lowered()
+    assert compiled(lowered, triton_gemm=True, deterministic=True)(0.0) == 1.0
+    assert lowered.options["xla_gpu_deterministic_ops"] is True
+    assert lowered.options["xla_gpu_autotune_level"] == 0
+
+
 def test_a_cpu_gets_no_options_of_a_gpu():
     lowered = Lowered()
     assert compiled(lowered, triton_gemm=False, autotune=False)(0.0) == 1.0

@@ -10,6 +10,8 @@ import sys
 import jax
 
 from arith_jax.config.experiment import Experiment
+from arith_jax.data.batch import training_batch
+from arith_jax.devices import make_mesh, split_rows
 from arith_jax.training.loop import train
 from arith_jax.training.state import make_state
 from configs import abacus_add
@@ -41,10 +43,24 @@ def losses_of(experiment):
     return losses
 
 
+def examples():
+    """Tokens of a batch that the devices draw together."""
+    data = experiments()["packed"].data
+
+    def draw(step):
+        return split_rows(training_batch(data, jax.random.key(5), step, 16)).ids
+
+    with jax.set_mesh(make_mesh()):
+        ids = jax.jit(draw)(3)
+    assert len(ids.sharding.device_set) == jax.device_count()
+    return ids.tolist()
+
+
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
     jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_default_matmul_precision", "highest")
     known = experiments()
-    print(json.dumps({name: losses_of(known[name]) for name in sys.argv[2:]}))
+    printed = {name: losses_of(known[name]) for name in sys.argv[2:]}
+    print(json.dumps(printed | {"examples": examples()}))

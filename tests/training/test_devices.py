@@ -48,6 +48,14 @@ def test_losses_do_not_depend_on_the_number_of_devices(name, num_devices):
     np.testing.assert_allclose(shared, alone, rtol=1e-6)
 
 
+@pytest.mark.parametrize("num_devices", SHARED)
+def test_examples_are_the_same_on_any_number_of_devices(num_devices):
+    alone = losses_on(1)["examples"]
+    assert alone.shape == (8, 20)
+    assert len(np.unique(alone)) > 10
+    np.testing.assert_array_equal(losses_on(num_devices)["examples"], alone)
+
+
 def test_a_seed_of_several_has_the_losses_of_a_single_run():
     losses = losses_on(1)
     np.testing.assert_allclose(losses["two seeds"][:, 0], losses["packed"], rtol=1e-6)
