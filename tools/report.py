@@ -82,6 +82,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
         "README.md": {
             "headline": tables.headline(results),
             "results": tables.results_table(results),
+            "paper": paper.headline_sentence(results),
         },
         "docs/tasks.md": {"tasks": tables.tasks_table(results)},
         "docs/speed.md": {
