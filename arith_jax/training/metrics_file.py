@@ -94,7 +94,7 @@ class MetricsFile:
             self._board.close()
 
 
-def finite_or_none(value: float) -> float | None:
+def finite_or_none(value: float | int) -> float | int | None:
     """A number as JSON has it, which knows no other."""
     return value if math.isfinite(value) else None
 

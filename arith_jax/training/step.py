@@ -121,7 +121,7 @@ def train_step(
     advance = accumulate_gradients if is_gathered else apply_gradients
     with jax.named_scope("optimizer"):
         # The clipping needs it, too: XLA computes it once.
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         if not experiment.train.skip_nonfinite:
             state = advance(optim, state, gradients, schedule)
         else:
