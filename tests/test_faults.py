@@ -167,4 +167,4 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, num_kills, steps):
         names = {path.name for path in workdir.iterdir()}
         assert names >= PICTURES
         assert not list(workdir.rglob("*tmp*"))
-        assert not [path for path in workdir.rglob("damaged_*")]
+        assert not list(workdir.rglob("damaged_*"))
