@@ -5,8 +5,10 @@ python launch.py --config=... --distributed=auto|HOST:PORT,COUNT,INDEX
 python launch.py --sweep=FILE [--list | --index=I] [--workdir=ROOT]
 """
 
+import json
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +19,10 @@ from arith_jax import cli, distributed
 from arith_jax.run import MODES, run
 from arith_jax.sweep import progress, schedule
 from arith_jax.sweep.entries import read_sweep
+from arith_jax.training.interrupt import noted_signals
 from arith_jax.training.log import make_console
+from arith_jax.training.workdir import default_workdir, local_path
+from configs.base import PRESETS
 
 # Compiled programs are kept between runs: the second start takes seconds.
 CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
@@ -35,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     how = flag_value(arguments, "distributed")
     if how is not None:
         distributed.start(how)
+    arguments = with_preset(arguments)
     values = make_flags(arguments, is_sweep="sweep" in given)
     rest = cli.parse(values, arguments, __doc__ or "")
     if rest:
@@ -59,6 +65,30 @@ def flag_value(arguments: Sequence[str], name: str) -> str | None:
     words = [word.lstrip("-").partition("=") for word in arguments]
     values = [value for key, _, value in words if key == name]
     return values[-1] if values else None
+
+
+def with_preset(arguments: Sequence[str]) -> list[str]:
+    """A command line whose config has the preset of its workdir, if it names none.
+
+    A run on a GPU can so be evaluated on a CPU, whose preset is another one.
+    """
+    config, workdir = (flag_value(arguments, name) for name in ("config", "workdir"))
+    if not config or not workdir:
+        return list(arguments)
+    file, _, argument = config.partition(":")
+    words = [word for word in argument.split(",") if word]
+    try:
+        saved = json.loads((local_path(workdir) / "config.json").read_text())
+        preset = saved["preset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return list(arguments)
+    if preset not in PRESETS or set(PRESETS) & set(words):
+        return list(arguments)
+    given = f"{file}:{','.join([*words, preset])}"
+    return [
+        f"--config={given}" if word.lstrip("-") == f"config={config}" else word
+        for word in arguments
+    ]
 
 
 def check_together(given: set[str]) -> None:
@@ -87,7 +117,8 @@ def make_flags(arguments: Sequence[str], *, is_sweep: bool) -> flags.FlagValues:
     """
     values = cli.new_flags(config_in=arguments, required=not is_sweep)
     texts = {
-        "workdir": "Folder of the run; default runs/<config>. Resumed if it exists. Of "
+        "workdir": "Folder of the run; default runs/<config>, with the seed if it is "
+        "not 0. Resumed if it exists; gives its preset if --config has none. Of "
         "a sweep: the folder of all its runs; default runs/<file>.",
         "distributed": "Of several processes that run this together: auto, in a job of "
         "Slurm, Open MPI or Kubernetes or on a TPU pod; or HOST:PORT,COUNT,INDEX.",
@@ -116,8 +147,15 @@ def run_one(values: flags.FlagValues) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     experiment, overrides = cli.experiment_of(values)
-    workdir = pathlib.Path(values.workdir or f"runs/{experiment.name}")
-    run(experiment, workdir, mode=values.mode, overrides=overrides)
+    workdir = local_path(values.workdir or default_workdir(experiment))
+    with noted_signals(shlex.join(["python", *sys.argv])) as interrupt:
+        run(
+            experiment,
+            workdir,
+            mode=values.mode,
+            overrides=overrides,
+            interrupt=interrupt,
+        )
 
 
 def run_sweep(values: flags.FlagValues) -> None:
@@ -125,7 +163,7 @@ def run_sweep(values: flags.FlagValues) -> None:
     if values.index is None:
         cli.keep_off_devices()
     sweep = read_sweep(values.sweep)
-    root = pathlib.Path(values.workdir or sweep.root)
+    root = local_path(values.workdir or sweep.root)
     if values.index is not None:
         main(sweep.entry(values.index).arguments(root))
     elif values.list:

@@ -11,7 +11,7 @@ from arith_jax.config.experiment import Experiment
 from arith_jax.model.execution import on_this_device
 from arith_jax.model.transformer import Transformer
 from arith_jax.training.checkpoint import evaluated_weights
-from arith_jax.training.workdir import seed_folder
+from arith_jax.training.workdir import local_path, seed_folder
 
 # Inside an installed package, and beside it in a clone.
 FOLDERS = (
@@ -78,7 +78,7 @@ def load_trained(folder: pathlib.Path | str) -> TrainedModel:
         ValueError: If the folder holds no run, or one of several seeds, or its
             checkpoint cannot be read.
     """
-    folder = pathlib.Path(folder)
+    folder = local_path(folder)
     path = folder / "config.json"
     try:
         experiment = Experiment.from_dict(json.loads(path.read_text()))

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,25 +12,11 @@ from arith_jax.evaluation import plots
 from arith_jax.evaluation.evaluate import Evaluation, summarise
 from arith_jax.evaluation.summary import over_seeds
 from arith_jax.model.transformer import num_params
-from arith_jax.training.loop import Clock
+from arith_jax.training.fit import Trained
+from arith_jax.training.metrics_file import read_records
 from arith_jax.training.record import write_json
 from arith_jax.training.step import step_flops
-from arith_jax.training.workdir import single_runs
-
-
-class Trained(NamedTuple):
-    """What a finished training leaves.
-
-    Attributes:
-        params: The weights to evaluate: the moving average if there is one. Of several
-            seeds, `training.state.of_seed` picks one's.
-        clock: Seconds spent.
-        steps: How many.
-    """
-
-    params: Any
-    clock: Clock
-    steps: int
+from arith_jax.training.workdir import completed, differences, single_runs
 
 
 def named_path(folder: pathlib.Path, experiment: Experiment, kind: str) -> pathlib.Path:
@@ -49,6 +35,46 @@ def final_path(workdir: pathlib.Path, experiment: Experiment) -> pathlib.Path:
     """The file that is there once a run is finished."""
     kind = "result" if experiment.num_seeds == 1 else "summary"
     return named_path(workdir, experiment, kind)
+
+
+def finished_content(
+    workdir: pathlib.Path, experiment: Experiment
+) -> dict[str, Any] | None:
+    """What `final_path` holds, if the budget of the experiment was used up for it."""
+    path = final_path(workdir, experiment)
+    if not path.exists():
+        return None
+    content, budget = json.loads(path.read_text()), experiment.train
+    # Summaries of several seeds had no steps once.
+    steps = content.get("steps", content["config"]["full"]["train"]["steps"])
+    seconds = content["train_seconds"]
+    is_used_up = steps >= budget.steps and seconds >= 60 * budget.minutes - 1e-3
+    return content if is_used_up else None
+
+
+def check_evaluation(workdir: pathlib.Path, experiment: Experiment) -> None:
+    """Raises `ValueError` if a result of another evaluation would be overwritten."""
+    path = final_path(workdir, experiment)
+    if not path.exists():
+        return
+    saved = completed(json.loads(path.read_text())["config"]["full"])
+    differing = differences(saved["eval"], experiment.to_dict()["eval"], "eval.")
+    if differing:
+        name = experiment.eval.name
+        raise ValueError(
+            f"{path} is the result of another evaluation; differing: "
+            f"{', '.join(differing.values())}; name this one: --config.eval.name="
+            f"{name + '_2' if name else 'NAME'}"
+        )
+
+
+def is_drawn(workdir: pathlib.Path, experiment: Experiment) -> bool:
+    """Whether a finished run has all its pictures."""
+    return all(
+        path.exists()
+        for single, folder in single_runs(experiment, workdir)
+        for path in picture_paths(folder, single)
+    )
 
 
 def record_of_seed(record: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -97,28 +123,40 @@ def make_result(
 def write_result(
     workdir: pathlib.Path, experiment: Experiment, result: Mapping[str, Any]
 ) -> None:
-    """Writes `result.json`, `grid.npz` and the pictures."""
-    task, max_cell, cells = (
-        experiment.data.task,
-        experiment.data.max_cell,
-        result["cells"],
-    )
+    """Writes `result.json`."""
+    write_json(named_path(workdir, experiment, "result"), result)
+
+
+def picture_paths(workdir: pathlib.Path, experiment: Experiment) -> list[pathlib.Path]:
+    """`grid.npz`, `grid.png` and `digits.png` of a result."""
+    stem = named_path(workdir, experiment, "result").stem
+    names = ("grid.npz", "grid.png", "digits.png")
+    return [
+        workdir / f"{stem.replace('result', name[:-4])}{name[-4:]}" for name in names
+    ]
+
+
+def write_pictures(
+    workdir: pathlib.Path, experiment: Experiment, result: Mapping[str, Any]
+) -> None:
+    """Draws the pictures of a result, and writes `grid.npz`."""
+    task, max_cell = experiment.data.task, experiment.data.max_cell
+    cells = result["cells"]
     lengths, correct, total = plots.grid_arrays(cells)
     trained = task.cell_label(*max_cell)
     title = f"{experiment.name}: {task.title}, trained to {trained}"
-    path = named_path(workdir, experiment, "result")
-    named = lambda name: workdir / (path.stem.replace("result", name))
-    write_json(path, result)
-    grid = named("grid")
-    np.savez(grid, lengths=lengths, correct=correct, total=total)
+    arrays, grid, digits = picture_paths(workdir, experiment)
+    temporary = arrays.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, lengths=lengths, correct=correct, total=total)
+    temporary.replace(arrays)
     plots.draw_grid(
-        grid.with_suffix(".png"),
+        grid,
         cells,
         max_cell=max_cell,
         title=title,
         labels=task.axes,
     )
-    digits = named("digits").with_suffix(".png")
     plots.draw_digits(digits, cells, title=title, label=task.answer_axis)
 
 
@@ -128,7 +166,7 @@ def make_summary(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Args:
         results: Of all seeds.
     """
-    shared = ("num_params", "train_seconds", "compile_seconds")
+    shared = ("num_params", "steps", "train_seconds", "compile_seconds")
     seconds = sum(result["eval_seconds"] for result in results)
     return {
         "num_seeds": len(results),
@@ -153,7 +191,7 @@ Curve = dict[int, dict[str, Any]]
 
 def read_curve(path: pathlib.Path) -> Curve:
     """The records of `metrics.jsonl` by step."""
-    records = map(json.loads, path.read_text().splitlines())
+    records, _ = read_records(path)
     return {record["step"]: record for record in records}
 
 
@@ -162,11 +200,16 @@ def draw_curves(folder: pathlib.Path, curves: Sequence[Curve], title: str) -> No
     steps = sorted(set.intersection(*map(set, curves)))
     if not steps:
         return
-    values = lambda name: np.array([[c[step][name] for step in steps] for c in curves])
+
+    def values(name: str, kind: type = float) -> np.ndarray:
+        # What was not finite is null in the file.
+        return np.array([[c[s].get(name) for s in steps] for c in curves], dtype=kind)
+
     plots.draw_curves(
         folder / "curves.png",
         [curves[0][step]["samples"] for step in steps],
         loss=values("loss"),
         exact_match=values("exact_match"),
+        spikes=values("spike", bool),
         title=title,
     )

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,27 +10,37 @@ import rich.console
 
 from arith_jax.config.experiment import Experiment
 from arith_jax.distributed import is_first, leave_if_others_died
-from arith_jax.evaluation.answers import answers
+from arith_jax.evaluation.answers import solved_examples
 from arith_jax.evaluation.evaluate import evaluate
 from arith_jax.evaluation.table import print_result, print_summary
 from arith_jax.model.execution import resolve
 from arith_jax.results import (
-    Trained,
+    check_evaluation,
     final_path,
+    finished_content,
+    is_drawn,
     make_result,
     make_summary,
     named_path,
     record_of_seed,
     write_curves,
+    write_pictures,
     write_result,
 )
 from arith_jax.training import checkpoint
-from arith_jax.training.log import RunLog, make_console
-from arith_jax.training.loop import Clock, Progress, read_metrics, train
-from arith_jax.training.optim import lr_multiplier
+from arith_jax.training.fit import Trained, run_training
+from arith_jax.training.interrupt import Interrupt
+from arith_jax.training.log import make_console
 from arith_jax.training.record import device_name, run_record, versions, write_json
-from arith_jax.training.state import make_state, of_seed
-from arith_jax.training.workdir import Single, check_workdir, single_runs
+from arith_jax.training.saved import saved_text
+from arith_jax.training.state import of_seed
+from arith_jax.training.workdir import (
+    Single,
+    check_workdir,
+    local_path,
+    opened,
+    single_runs,
+)
 
 MODES = ("train_and_eval", "train", "eval")
 
@@ -42,6 +51,7 @@ def run(
     *,
     mode: str = "train_and_eval",
     overrides: Mapping[str, Any] | None = None,
+    interrupt: Interrupt | None = None,
 ) -> dict[str, Any] | None:
     """Runs an experiment in a workdir; a finished one only shows its result.
 
@@ -52,17 +62,26 @@ def run(
         workdir: Receives all files; what it holds already is resumed.
         mode: `train_and_eval`, `train` or `eval`.
         overrides: Config keys given on the command line, for the record.
+        interrupt: Notes signals, from `interrupt.noted_signals`; None: they do what
+            they do anyway.
 
     Returns:
         The content of `result.json`, or of `summary.json` if there are several seeds;
         None for `train`.
 
     Raises:
-        ValueError: If the workdir does not fit or holds nothing to evaluate.
-        FloatingPointError: If a loss is not finite.
+        ValueError: If the workdir does not fit, is in use, or holds nothing to
+            evaluate.
+        OSError: If something cannot be written.
+        FloatingPointError: If a loss or gradient is not finite.
+        SystemExit: If a signal has come.
     """
-    workdir, console = pathlib.Path(workdir), make_console(quiet=not is_first())
-    check_workdir(workdir, experiment.to_dict(), mode)
+    workdir, console = local_path(workdir), make_console(quiet=not is_first())
+    interrupt = interrupt or Interrupt()
+    interrupt.describe = lambda: saved_text(workdir)
+    notes = check_workdir(workdir, experiment.to_dict(), mode)
+    if mode != "train":
+        check_evaluation(workdir, experiment)
     execution, missing = resolve(experiment.execution)
     console.print(
         f"{experiment.name}: preset :{experiment.preset}, {experiment.seeds_text}, "
@@ -70,36 +89,58 @@ def run(
         + ", ".join(f"{k} {v}" for k, v in versions().items()),
         soft_wrap=True,
     )
-    if missing:
-        console.print(missing, soft_wrap=True)
-    finished = final_path(workdir, experiment)
-    if mode == "train_and_eval" and finished.exists():
-        content = json.loads(finished.read_text())
+    for note in [*notes, missing]:
+        if note:
+            console.print(note, soft_wrap=True)
+    content = finished_content(workdir, experiment)
+    if mode == "train_and_eval" and content is not None:
         console.print(f"{workdir} is finished; nothing to train", soft_wrap=True)
         print_content(content, experiment, console)
+        if is_first() and not is_drawn(workdir, experiment):
+            with opened(workdir, mode):
+                draw(experiment, workdir, mode)
         return content
     record = run_record(experiment, overrides or {})
     resolved = dataclasses.replace(experiment, execution=execution)
-    if mode == "eval":
-        trained = Trained(*checkpoint.evaluated_weights(experiment, workdir))
-    else:
-        if is_first():
-            write_configs(experiment, workdir)
-        trained = run_training(resolved, workdir, console)
-    num_seeds = experiment.num_seeds
-    models = [
-        trained._replace(params=of_seed(trained.params, index, num_seeds))
-        for index in range(num_seeds)
-    ]
-    if num_seeds > 1 and is_first():
-        write_weights(experiment, workdir, models)
-    content = None
-    if mode != "train":
-        with leave_if_others_died():
-            content = run_evaluation(resolved, workdir, models, record, console)
-    if mode != "eval" and is_first():
-        write_curves(experiment, workdir)
+    with opened(workdir, mode) as unwritable:
+        if mode == "eval":
+            trained = Trained(*checkpoint.evaluated_weights(experiment, workdir))
+        else:
+            trained = run_training(resolved, workdir, console, interrupt)
+        num_seeds = experiment.num_seeds
+        models = [
+            trained._replace(params=of_seed(trained.params, index, num_seeds))
+            for index in range(num_seeds)
+        ]
+        writes = is_first() and not unwritable
+        if num_seeds > 1 and writes:
+            write_weights(experiment, workdir, models)
+        content = None
+        if mode != "train":
+            with leave_if_others_died():
+                content = run_evaluation(
+                    resolved, workdir, models, record, console, writes=writes
+                )
+        if writes:
+            draw(experiment, workdir, mode)
+    if unwritable:
+        console.print(
+            f"{workdir} cannot be written ({unwritable}): the result is not saved",
+            soft_wrap=True,
+        )
+    elif mode != "train":
+        console.print(f"results in {workdir}", soft_wrap=True)
     return content
+
+
+def draw(experiment: Experiment, workdir: pathlib.Path, mode: str) -> None:
+    """Draws the pictures of what a run was asked to do."""
+    if mode != "train":
+        for single, folder in single_runs(experiment, workdir):
+            path = named_path(folder, single, "result")
+            write_pictures(folder, single, json.loads(path.read_text()))
+    if mode != "eval":
+        write_curves(experiment, workdir)
 
 
 def print_content(
@@ -108,14 +149,6 @@ def print_content(
     """Prints the table of a result, or of the summary of several seeds."""
     print_table = print_result if experiment.num_seeds == 1 else print_summary
     print_table(content, experiment, console)
-
-
-def write_configs(experiment: Experiment, workdir: pathlib.Path) -> None:
-    """Writes `config.json` of the run, and of each seed into its folder."""
-    singles = single_runs(experiment, workdir)
-    for one, folder in [(experiment, workdir), *singles]:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", one.to_dict())
 
 
 def write_weights(
@@ -127,70 +160,16 @@ def write_weights(
         checkpoint.write_released(folder / checkpoint.RELEASED, *model)
 
 
-def run_training(
-    experiment: Experiment, workdir: pathlib.Path, console: rich.console.Console
-) -> Trained:
-    """Trains until the budget is used up, resuming what the workdir holds."""
-    config, singles = experiment.train, single_runs(experiment, workdir)
-    state, clock = make_state(experiment), Clock()
-    with checkpoint.open_checkpoints(workdir / "checkpoints") as checkpoints:
-        restored = checkpoints.restore(state)
-        if restored is not None:
-            state, clock = restored
-            console.print(f"resumed at step {int(state.step)}")
-        first = saved = int(state.step)
-        saved_at = clock.train_seconds
-        log = RunLog(
-            [folder for _, folder in singles] if is_first() else [],
-            console,
-            first_step=first,
-            every=config.log_every,
-            tensorboard=config.tensorboard,
-        )
-        with log, leave_if_others_died():
-            for progress in train(experiment, state, clock):
-                state, clock = progress.state, progress.clock
-                log.step(metrics_record(experiment, progress), progress.fraction)
-                if clock.train_seconds - saved_at > config.checkpoint_minutes * 60:
-                    # Weights after a loss that is not finite must not be the last.
-                    read_metrics(progress.unread, progress.step, experiment.seeds)
-                    checkpoints.save(progress.step, state, clock)
-                    saved, saved_at = progress.step, clock.train_seconds
-        step = int(state.step)
-        if config.minutes:
-            # A budget by the clock is used up, even if the last step ended just short.
-            spent = max(clock.train_seconds, config.minutes * 60)
-            clock = clock._replace(train_seconds=spent)
-        if step > saved or restored is None:
-            checkpoints.save(step, state, clock)
-    return Trained(state.evaluated_params, clock, step)
-
-
-def metrics_record(experiment: Experiment, progress: Progress) -> dict[str, Any]:
-    """What the log keeps of a step; see `RunLog.step`."""
-    samples = progress.step * experiment.optim.micro_batch_size
-    seconds = progress.clock.train_seconds
-    record: dict[str, Any] = {
-        "step": progress.step,
-        "samples": samples,
-        "train_seconds": round(seconds, 3),
-        "samples_per_second": round(samples / max(seconds, 1e-9), 1),
-    }
-    metrics = progress.metrics._asdict()
-    record |= {name: value.tolist() for name, value in metrics.items()}
-    multiplier = lr_multiplier(experiment.optim, progress.fraction)
-    record["learning_rate_multiplier"] = multiplier
-    return record
-
-
 def run_evaluation(
     experiment: Experiment,
     workdir: pathlib.Path,
     models: Sequence[Trained],
     record: Mapping[str, Any],
     console: rich.console.Console,
+    *,
+    writes: bool,
 ) -> dict[str, Any]:
-    """Evaluates every model, writes and prints; returns what `run` does.
+    """Evaluates every model, prints and writes; returns what `run` does.
 
     Of an evaluation that was interrupted, only what is missing is done; one that is
     finished is done again.
@@ -201,7 +180,12 @@ def run_evaluation(
         models: One for each seed.
         record: From `run_record`.
         console: Where to print.
+        writes: Whether to write results.
+
+    Raises:
+        OSError: If they cannot be written; they are printed then, too.
     """
+    unwritten = None
     finished, results = final_path(workdir, experiment), []
     again = finished.exists()
     for single, model in zip(single_runs(experiment, workdir), models, strict=True):
@@ -213,19 +197,23 @@ def run_evaluation(
             console.print(f"evaluating{several}")
             done = evaluate(one, model.params)
             result = origin | make_result(one, model, done)
-            if is_first():
-                write_result(folder, one, result)
+            try:
+                if writes:
+                    write_result(folder, one, result)
+            except OSError as error:
+                unwritten = error
         results.append(result)
     content = results[0]
     if len(models) > 1:
         content = {**record, **make_summary(results)}
-        if is_first():
+        if writes and not unwritten:
             write_json(finished, content)
     print_content(content, experiment, console)
+    if unwritten:
+        raise unwritten
     if len(models) == 1 and is_first():
         for line in solved_examples(experiment, models[0].params):
             console.print(line, soft_wrap=True)
-    console.print(f"results in {workdir}", soft_wrap=True)
     return content
 
 
@@ -239,26 +227,3 @@ def saved_result(
     result = json.loads(path.read_text())
     is_same = result["config"]["full"] == record["config"]["full"]
     return result if is_same and result["steps"] == steps else None
-
-
-def solved_examples(experiment: Experiment, params: Any) -> list[str]:
-    """A few exercises as the model solves them, by greedy decoding, of growing size."""
-    task, max_cell = experiment.data.task, experiment.data.max_cell
-    limits = experiment.eval.max_evaluated(task, max_cell)
-    rng = random.Random(experiment.eval.seed)
-    sizes = {max_cell}
-    for factor, cap in ((4, 10**9), (10, 60)):
-        a, b = (
-            max(n, min(factor * n, limit, cap))
-            for n, limit in zip(max_cell, limits, strict=True)
-        )
-        sizes.add((a, b))
-    expressions = task.examples(rng, sorted(sizes))
-    lines = []
-    given = answers(experiment, params, expressions)
-    for expression, answer in zip(expressions, given, strict=True):
-        prompt = task.prompt(expression)
-        truth = task.read_answer(prompt, task.true_answer(prompt))
-        verdict = "right" if answer == truth else f"wrong, it is {truth}"
-        lines.append(f"{expression} = {answer}  ({verdict})")
-    return lines

@@ -105,7 +105,12 @@ def get_config(task: str = "addition") -> ConfigDict:
     # Steps between lines of metrics.jsonl; short ones are not waited for in between.
     c.train.log_every = 10
     c.train.checkpoint_minutes = 5.0  # between checkpoints
+    c.train.keep_checkpoints = 2  # the newest so many; 0: all
     c.train.tensorboard = False  # also write event files (needs tensorboardX)
+    c.train.skip_nonfinite = False  # leave updates out whose loss or gradient is not
+    # finite, and count them, where a run would stop
+    c.train.init_from = ""  # workdir of a run, or released folder, whose weights
+    # training begins with
 
     c.eval = ConfigDict()
     c.eval.name = ""  # of an evaluation beside the run's own; its result has a file

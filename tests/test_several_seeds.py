@@ -12,7 +12,7 @@ import pytest
 from arith_jax import results, run, solve
 from arith_jax.evaluation import plots
 from arith_jax.released import load_trained
-from arith_jax.training import checkpoint
+from arith_jax.training import checkpoint, fit
 from arith_jax.training.workdir import check_workdir, single_runs
 from configs import abacus_add
 from tests.helpers import assert_trees_equal, experiment_of
@@ -43,7 +43,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def cut_training(*args, original=run.train):
+def cut_training(*args, original=fit.train):
     for progress in original(*args):
         yield progress
         if progress.step == 50:
@@ -71,14 +71,14 @@ def finished(experiment, tmp_path_factory):
         raise RuntimeError("no picture")
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, replacement, error in (
-            ("train", cut_training, KeyboardInterrupt),
-            ("evaluate", cut_at(4), KeyboardInterrupt),
-            ("evaluate", cut_at(None), RuntimeError),
+        for module, name, replacement, error in (
+            (fit, "train", cut_training, KeyboardInterrupt),
+            (run, "evaluate", cut_at(4), KeyboardInterrupt),
+            (run, "evaluate", cut_at(None), RuntimeError),
         ):
             stages.append([])
             with patch.context() as stage:
-                stage.setattr(run, name, replacement)
+                stage.setattr(module, name, replacement)
                 stage.setattr(plots, "draw_curves", broken)
                 with pytest.raises(error):
                     run.run(experiment, workdir)

@@ -83,7 +83,10 @@ class TrainConfig:
     key_noise: float = 0.0
     log_every: int = 10
     checkpoint_minutes: float = 5.0
+    keep_checkpoints: int = 2
     tensorboard: bool = False
+    skip_nonfinite: bool = False
+    init_from: str = ""
 
     def __post_init__(self):
         if (self.steps > 0) == (self.minutes > 0):
@@ -92,4 +95,4 @@ class TrainConfig:
                 "exactly one must be above 0; set the other to 0"
             )
         check_at_least("train", self, key_noise=0.0, log_every=1)
-        check_at_least("train", self, checkpoint_minutes=0.0)
+        check_at_least("train", self, checkpoint_minutes=0.0, keep_checkpoints=0)

@@ -1,5 +1,6 @@
 """A model's own answers to written expressions."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,3 +53,26 @@ def answers(
     )
     written = [task.vocab.decode(row) for row in np.asarray(tokens).tolist()]
     return [task.read_answer(*pair) for pair in zip(texts, written, strict=True)]
+
+
+def solved_examples(experiment: Experiment, params: Any) -> list[str]:
+    """A few exercises as the model solves them, by greedy decoding, of growing size."""
+    task, max_cell = experiment.data.task, experiment.data.max_cell
+    limits = experiment.eval.max_evaluated(task, max_cell)
+    rng = random.Random(experiment.eval.seed)
+    sizes = {max_cell}
+    for factor, cap in ((4, 10**9), (10, 60)):
+        a, b = (
+            max(n, min(factor * n, limit, cap))
+            for n, limit in zip(max_cell, limits, strict=True)
+        )
+        sizes.add((a, b))
+    expressions = task.examples(rng, sorted(sizes))
+    lines = []
+    given = answers(experiment, params, expressions)
+    for expression, answer in zip(expressions, given, strict=True):
+        prompt = task.prompt(expression)
+        truth = task.read_answer(prompt, task.true_answer(prompt))
+        verdict = "right" if answer == truth else f"wrong, it is {truth}"
+        lines.append(f"{expression} = {answer}  ({verdict})")
+    return lines

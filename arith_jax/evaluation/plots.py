@@ -84,7 +84,7 @@ def draw_grid(
     axes.set_title(title, fontsize=11)
     axes.legend(loc="upper right", framealpha=0.9)
     figure.colorbar(mesh, ax=axes, label="exact match, %")
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_digits(
@@ -114,7 +114,7 @@ def draw_digits(
             xycoords="axes fraction",
             fontsize=8,
         )
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_curves(
@@ -123,15 +123,19 @@ def draw_curves(
     *,
     loss: np.ndarray,
     exact_match: np.ndarray,
+    spikes: np.ndarray,
     title: str,
 ) -> None:
     """Loss and exact match while training; of several seeds, their median and range.
+
+    Loss spikes of any seed are marked.
 
     Args:
         path: The picture.
         samples: Seen by a model so far [n].
         loss: In nats a token [seeds n].
         exact_match: Shares of the training batches [seeds n].
+        spikes: Whether a loss is a spike [seeds n].
         title: Of the picture.
     """
     figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
@@ -143,13 +147,19 @@ def draw_curves(
             label = f"range of {len(values)} seeds"
             axes.fill_between(samples, low, high, alpha=0.3, linewidth=0, label=label)
             axes.legend(fontsize=8)
+    seeds, places = np.nonzero(spikes)
+    if len(places):
+        style = {"color": "red", "marker": "v", "linestyle": "none", "markersize": 4}
+        at = np.array(samples)[places]
+        panels[0].plot(at, loss[seeds, places], label="loss spike", **style)
+        panels[0].legend(fontsize=8)
     panels[0].set_yscale("log")
     panels[0].set_ylabel("loss, nats a token")
     panels[1].set_ylim(-2, 102)
     panels[1].set_ylabel("exact match in training, %")
     panels[1].set_xlabel("samples")
     panels[0].set_title(title, fontsize=11)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_recurrences(
@@ -175,7 +185,7 @@ def draw_recurrences(
     axes.set_ylabel("exact match, %")
     axes.set_title(title, fontsize=11)
     axes.legend(fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_thinking(
@@ -198,7 +208,7 @@ def draw_thinking(
     axes.set_ylabel("after recurrence")
     axes.set_xlabel("true answer above, in the order it is written")
     axes.set_title(title, fontsize=10)
-    figure.savefig(path, bbox_inches="tight")
+    save(figure, path, bbox_inches="tight")
 
 
 def draw_attention(
@@ -226,7 +236,7 @@ def draw_attention(
             axes.tick_params(length=0, pad=1)
             axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=7)
     figure.suptitle(f"{title}: queries down, keys across", fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_places(
@@ -249,7 +259,7 @@ def draw_places(
     axes.set_ylabel("right, %")
     axes.set_title(title, fontsize=11)
     axes.legend(fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_carries(
@@ -265,9 +275,16 @@ def draw_carries(
     axes.set_xlabel("places the longest carry travels")
     axes.set_ylabel("exact match, %")
     axes.set_title(title, fontsize=11)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def shades(count: int) -> np.ndarray:
     """Colours from dark to bright."""
     return matplotlib.colormaps["viridis"](np.linspace(0, 0.9, count))
+
+
+def save(figure: Figure, path: pathlib.Path, **options: Any) -> None:
+    """Writes a picture in one move, so that one that is there is whole."""
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format=path.suffix[1:], **options)
+    temporary.replace(path)

@@ -1,6 +1,7 @@
 """How far the runs of a sweep are, read off their workdirs."""
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import rich.text
 
 from arith_jax.evaluation.table import share_text
 from arith_jax.sweep.entries import Entry
+from arith_jax.training.metrics_file import read_records
 
 # What a state can be.
 FINISHED, DIFFERS, STARTED, MISSING = "finished", "differs", "started", "-"
@@ -58,16 +60,17 @@ def training(workdir: pathlib.Path) -> str:
     log, config = workdir / "metrics.jsonl", workdir / "config.json"
     if not log.exists():
         return "starting"
-    complete, _, _ = log.read_text().rpartition("\n")
-    if not complete:
+    records, _ = read_records(log)
+    if not records:
         return "compiling"
-    last = json.loads(complete.rpartition("\n")[2])
+    last = records[-1]
     budget = json.loads(config.read_text())["train"]
     if budget["steps"]:
         done = last["step"] / budget["steps"]
     else:
         done = last["train_seconds"] / (60 * budget["minutes"])
-    return f"step {last['step']:,}  {min(done, 1):.0%}  loss {last['loss']:.4f}"
+    loss = math.nan if last["loss"] is None else last["loss"]
+    return f"step {last['step']:,}  {min(done, 1):.0%}  loss {loss:.4f}"
 
 
 def progress_table(

@@ -1,92 +1,186 @@
 """Checkpoints of runs and released weights. No other file imports orbax."""
 
 import contextlib
-import logging
+import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
 import safetensors.flax
 from flax import traverse_util
+from jax.experimental import multihost_utils
 
 from arith_jax.config.experiment import Experiment
+from arith_jax.distributed import is_first
+from arith_jax.training.checksums import write_checksums
 from arith_jax.training.loop import Clock
+from arith_jax.training.saved import (
+    disk_error,
+    first_line,
+    newest_readable,
+    quiet_libraries,
+    saved_text,
+    steps_in,
+    unused,
+)
 from arith_jax.training.state import TrainState, make_state
 
 RELEASED = "weights.safetensors"
 
 
 class Checkpoints:
-    """The checkpoints of one run: saved in the background, the newest two are kept.
+    """The checkpoints of one run, saved in the background; the newest are kept.
 
-    A save that is cut off leaves a temporary folder which is ignored on the next start.
+    What saves that were cut off have left is removed. Checksums are part of a
+    checkpoint, which is complete with its last file.
+
+    Args:
+        folder: Of all of them.
+        max_to_keep: How many are kept; 0: all.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, max_to_keep: int = 2):
+        self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=2),
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=max_to_keep or None,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._add_checksums
+                ),
+            ),
             item_names=("state", "clock"),
         )
 
     def save(self, step: int, state: TrainState, clock: Clock) -> None:
-        """Copies the state to the host and writes it in the background."""
+        """Copies the state to the host and writes it in the background.
+
+        Raises:
+            OSError: If this save, or the one before, cannot be written.
+        """
         if step == self._manager.latest_step():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                clock=ocp.args.JsonSave(clock._asdict()),
-            ),
-        )
+        numbers = clock._asdict()
+        if state.num_skipped is not None:
+            numbers["num_skipped"] = on_host(state.num_skipped).tolist()
+        with self._explained():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(saved_fields(state)),
+                    clock=ocp.args.JsonSave(numbers),
+                ),
+            )
 
     def restore(self, like: TrainState) -> tuple[TrainState, Clock] | None:
-        """The newest checkpoint, or None if there is none.
+        """The newest checkpoint that can be read, or None if there is none.
+
+        Newer ones, which cannot, are renamed, not deleted.
 
         Args:
             like: A state of the run's config, for shapes and placement.
 
         Raises:
-            ValueError: If the newest checkpoint cannot be read as such a state.
+            ValueError: If there are checkpoints, but none can be read as such a state.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        try:
+
+        def read(path: pathlib.Path) -> tuple[TrainState, Clock]:
             restored = self._manager.restore(
-                step,
+                int(path.name),
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like),
+                    state=ocp.args.StandardRestore(saved_fields(like)),
                     clock=ocp.args.JsonRestore(),
                 ),
             )
-        except Exception as error:
-            raise ValueError(
-                f"checkpoint {self._manager.directory / str(step)} cannot be read "
-                f"({first_line(error)}); nothing was changed: restore the folder or "
-                "choose another --workdir"
-            ) from error
-        return restored["state"], Clock(**restored["clock"])
+            state, numbers = TrainState(**restored["state"]), restored["clock"]
+            if like.num_skipped is not None:
+                zeros = np.zeros(like.num_skipped.shape, np.int32)
+                counted = np.array(numbers.get("num_skipped", zeros), np.int32)
+                placed = jax.device_put(counted, like.num_skipped.sharding)
+                state = state.replace(num_skipped=placed)
+            return state, clock_of(numbers)
+
+        if not steps_in(self._folder):
+            return None
+        restored, _, damaged = newest_readable(self._folder, read)
+        for path in damaged:
+            if is_first():
+                path.rename(unused(path.with_name(f"damaged_{path.name}")))
+        if damaged:
+            self._manager.reload()
+        return restored
 
     def close(self) -> None:
-        """Waits for the save in progress."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the save in progress.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        with self._explained():
+            self._manager.close()
+
+    def _add_checksums(self) -> None:
+        """Completes the folder of the save in progress, before it gets its name."""
+        if is_first():
+            for path in self._folder.glob("*orbax-checkpoint-tmp*"):
+                write_checksums(path)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what goes wrong in writing into one line."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError:
+            raise
+        except Exception as error:
+            raise OSError(
+                f"a checkpoint cannot be written ({disk_error(error)}); free space or "
+                f"change the permissions of {self._folder}, then the same command goes "
+                f"on ({saved_text(self._folder.parent)})"
+            ) from error
 
 
 @contextlib.contextmanager
-def open_checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
+def open_checkpoints(
+    folder: pathlib.Path, max_to_keep: int = 2
+) -> Iterator[Checkpoints]:
     """The checkpoints in a folder, closed at the end even after an error."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    checkpoints = Checkpoints(folder)
+    quiet_libraries()
+    checkpoints = Checkpoints(folder, max_to_keep)
     try:
         yield checkpoints
-    finally:
-        checkpoints.close()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            checkpoints.close()
+        raise
+    checkpoints.close()
+
+
+def saved_fields(state: TrainState) -> dict[str, Any]:
+    """What is saved of a state as arrays.
+
+    The counter of skipped updates is kept beside the clock: a run may be told to skip
+    them, or not to, when it goes on.
+    """
+    names = [field.name for field in dataclasses.fields(state)]
+    return {name: getattr(state, name) for name in names if name != "num_skipped"}
+
+
+def on_host(array: jax.Array) -> np.ndarray:
+    """An array as NumPy's, also if other processes have parts of it."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def clock_of(numbers: Mapping[str, Any]) -> Clock:
+    """The clock among the numbers that a checkpoint has."""
+    return Clock(**{name: numbers[name] for name in Clock._fields if name in numbers})
 
 
 def evaluated_weights(
@@ -118,18 +212,17 @@ def restore_weights(
     folder = workdir / "checkpoints"
     if (workdir / RELEASED).exists() and not folder.exists():
         return read_released(workdir / RELEASED, like)
-    steps = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()]
-    if not steps:
+    if not steps_in(folder):
         raise ValueError(
             f"no checkpoint in {folder}; name a workdir that holds a trained run"
         )
-    path = folder.absolute() / str(max(steps))
     name = "ema" if use_ema else "params"
     restore_args = jax.tree.map(
         lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape),
         on_one_device(like),
     )
-    try:
+
+    def read(path: pathlib.Path) -> tuple[Any, Clock]:
         restored = ocp.PyTreeCheckpointer().restore(
             path / "state",
             args=ocp.args.PyTreeRestore(
@@ -139,12 +232,10 @@ def restore_weights(
             ),
         )
         clock = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path / "clock")
-    except Exception as error:
-        raise ValueError(
-            f"checkpoint {path} cannot be read ({first_line(error)}); restore the "
-            "folder or name another one"
-        ) from error
-    return restored[name], Clock(**clock), max(steps)
+        return restored[name], clock_of(clock)
+
+    (weights, clock), path, _ = newest_readable(folder, read)
+    return weights, clock, int(path.name)
 
 
 def write_released(path: pathlib.Path, weights: Any, clock: Clock, steps: int) -> None:
@@ -197,9 +288,3 @@ def on_one_device(like: Any) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
     )
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one short line."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]

@@ -1,6 +1,5 @@
-"""What training shows and writes: progress bar and metrics.jsonl."""
+"""What training shows: a progress bar or plain lines, and loss spikes."""
 
-import json
 import math
 import pathlib
 import statistics
@@ -12,36 +11,7 @@ from typing import Any
 import rich.console
 import rich.progress
 
-
-class MetricsFile:
-    """metrics.jsonl of one model, and its event files if they are asked for.
-
-    Lines past the first step of a resumed run are dropped, so that the file always
-    reads like one unbroken run.
-    """
-
-    def __init__(self, folder: pathlib.Path, *, first_step: int, tensorboard: bool):
-        self._board = open_tensorboard(folder) if tensorboard else None
-        path = folder / "metrics.jsonl"
-        earlier = []
-        if path.exists():
-            lines = path.read_text().splitlines()
-            earlier = [line for line in lines if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(line + "\n" for line in earlier))
-        self._file = path.open("a", buffering=1)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Adds the line of one step."""
-        self._file.write(json.dumps(dict(record)) + "\n")
-        if self._board is not None:
-            for name, value in record.items():
-                self._board.add_scalar(name, value, record["step"])
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+from arith_jax.training.metrics_file import MetricsFile
 
 
 class RunLog:
@@ -92,18 +62,26 @@ class RunLog:
 
         Args:
             record: step, samples, train_seconds, samples_per_second, loss (nats a
-                token), token_accuracy, exact_match, learning_rate_multiplier. Of
-                several models, samples are those of each, and metrics lists.
+                token), token_accuracy, exact_match, gradient_norm, num_skipped where
+                updates may be left out, learning_rate_multiplier. Of several models,
+                samples are those of each, and metrics lists.
             fraction: Part of the budget used up.
         """
         if record["step"] % self._every == 0:
             for index, file in enumerate(self._files):
-                file.write(of_model(record, index))
+                spike = file.write(of_model(record, index))
+                if spike:
+                    self._console.print(spike, soft_wrap=True)
         self._newest = record, fraction
         now = time.monotonic()
         if now - self._shown_at > (0.1 if self._console.is_terminal else 10):
             self._shown_at = now
             self._show(*self._newest)
+
+    def sync(self) -> None:
+        """Makes sure that what was written outlives the machine."""
+        for file in self._files:
+            file.sync()
 
     def _show(self, record: Mapping[str, Any], fraction: float) -> None:
         """Puts a step beside the bar, or prints it where there is none."""
@@ -138,22 +116,6 @@ def median_and_range(values: float | list[float], places: int) -> str:
     numbers = statistics.median(values), min(values), max(values)
     median, smallest, largest = (f"{number:.{places}f}" for number in numbers)
     return f"{median} ({smallest} to {largest})"
-
-
-def open_tensorboard(folder: pathlib.Path) -> Any:
-    """A TensorBoard writer; `tensorboardX` is optional.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter  # pyright: ignore
-    except ImportError as error:
-        raise ValueError(
-            "train.tensorboard=True needs the package tensorboardX; "
-            "pip install tensorboardX or set it to False"
-        ) from error
-    return SummaryWriter(str(folder))
 
 
 def make_console(*, quiet: bool = False) -> rich.console.Console:

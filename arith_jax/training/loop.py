@@ -70,7 +70,7 @@ def train(
         clock: Of the earlier parts of the run.
 
     Raises:
-        FloatingPointError: If a loss is not finite; names the step.
+        FloatingPointError: If a loss or gradient is not finite; names the step.
     """
     config = experiment.train
     seeds = experiment.seeds
@@ -126,23 +126,27 @@ def train(
 def read_metrics(metrics: Metrics, step: int, seeds: Sequence[int]) -> Metrics:
     """The metrics as NumPy's numbers, once the device has them.
 
+    Where updates are left out (`num_skipped`), numbers may be anything.
+
     Args:
         metrics: Scalars, or arrays [seeds] if there are several.
         step: Whose metrics they are.
         seeds: Those of the run.
 
     Raises:
-        FloatingPointError: If a loss is not finite.
+        FloatingPointError: If a loss or gradient is not finite.
     """
-    values = Metrics(*map(np.asarray, jax.device_get(metrics)))
-    is_finite = np.isfinite(values.loss)
-    if not is_finite.all():
-        losses = dict(zip(seeds, np.atleast_1d(values.loss).tolist(), strict=True))
-        failed = [seed for seed in seeds if not math.isfinite(losses[seed])]
+    values = jax.tree.map(np.asarray, jax.device_get(metrics))
+    if values.num_skipped is not None:
+        return values
+    for name, numbers in (("loss", values.loss), ("gradient", values.gradient_norm)):
+        if numbers is None or np.isfinite(numbers).all():
+            continue
+        given = dict(zip(seeds, np.atleast_1d(numbers).tolist(), strict=True))
+        failed = [seed for seed in seeds if not math.isfinite(given[seed])]
         of_seeds = f" of seed {', '.join(map(str, failed))}" if len(seeds) > 1 else ""
         raise FloatingPointError(
-            f"loss{of_seeds} is {losses[failed[0]]} at step {step}: lower "
-            "optim.learning_rate or optim.muon_learning_rate; checkpoints before that "
-            "step are kept"
+            f"{name}{of_seeds} is {given[failed[0]]} at step {step}: lower "
+            "optim.learning_rate or optim.muon_learning_rate"
         )
     return values

@@ -16,14 +16,21 @@ from arith_jax.model.transformer import Transformer
 
 
 class Metrics(NamedTuple):
-    """Scalars of a batch: loss in nats a token, shares of tokens and whole answers.
+    """Scalars of a batch; of a step that trains several seeds, arrays [seeds].
 
-    Of a step that trains several seeds, arrays [seeds].
+    Attributes:
+        loss: In nats a token.
+        token_accuracy: Share of right tokens.
+        exact_match: Share of right answers.
+        gradient_norm: Of all parameters, before clipping; of a train step.
+        num_skipped: Updates left out so far, if a train step may leave them out.
     """
 
     loss: Float[Array, ""] | np.ndarray
     token_accuracy: Float[Array, ""] | np.ndarray
     exact_match: Float[Array, ""] | np.ndarray
+    gradient_norm: Float[Array, ""] | np.ndarray | None = None
+    num_skipped: Int[Array, ""] | np.ndarray | None = None
 
 
 class Depth(NamedTuple):

@@ -15,11 +15,16 @@ from arith_jax.config.experiment import Experiment
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
+def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file in one move, so that a cut-off write loses nothing."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes a file of JSON in one move."""
+    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.training import OptimConfig
@@ -45,6 +45,7 @@ class TrainState(struct.PyTreeNode):
         opt_state: Of the optimizer.
         ema: Moving average of the parameters; None: there is none.
         accumulation: None: every micro-batch is an update.
+        num_skipped: Updates left out, of each seed; None: they never are.
     """
 
     step: Any
@@ -53,6 +54,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
     ema: Any
     accumulation: Any
+    num_skipped: Any = None
 
     @property
     def evaluated_params(self) -> Any:
@@ -72,7 +74,8 @@ def make_state(experiment: Experiment) -> TrainState:
     model = Transformer(experiment.model, experiment.execution)
 
     def state_of(seed: Int[Array, ""] | int) -> TrainState:
-        return state_from(experiment.optim, init_params(model, jax.random.key(seed)))
+        params = init_params(model, jax.random.key(seed))
+        return started(experiment, state_from(experiment.optim, params))
 
     if experiment.num_seeds == 1:
         state = state_of(experiment.seed)
@@ -81,6 +84,13 @@ def make_state(experiment: Experiment) -> TrainState:
         axes = seed_axes(jax.eval_shape(state_of, 0))
         state = jax.vmap(state_of, out_axes=axes)(seeds)
     return jax.device_put(state, state_shardings(experiment, mesh, state))
+
+
+def started(experiment: Experiment, state: TrainState) -> TrainState:
+    """The state with a counter of skipped updates, if the experiment wants one."""
+    if not experiment.train.skip_nonfinite:
+        return state
+    return state.replace(num_skipped=jnp.zeros((), jnp.int32))
 
 
 def training_mesh(experiment: Experiment) -> Mesh:
@@ -114,6 +124,7 @@ def seed_axes(state: TrainState) -> TrainState:
         opt_state=0,
         ema=None if state.ema is None else 0,
         accumulation=None if gathered is None else Accumulation(0, None, None),
+        num_skipped=None if state.num_skipped is None else 0,
     )
 
 
@@ -173,6 +184,27 @@ def state_from(config: OptimConfig, params: Any) -> TrainState:
         ema=jax.tree.map(jnp.copy, params) if config.ema_decay > 0 else None,
         accumulation=accumulation,
     )
+
+
+def skip_unless(
+    is_finite: Bool[Array, ""], state: TrainState, before: TrainState
+) -> TrainState:
+    """The new state, or what an update changes as it was before.
+
+    Counters go on, since all seeds share them; so do gathered gradients, to which a
+    micro-batch that is left out adds nothing.
+    """
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda x, y: jnp.where(is_finite, x, y), new, old)
+
+    if before.accumulation is None:
+        state = state.replace(
+            params=choose(state.params, before.params),
+            opt_state=choose(state.opt_state, before.opt_state),
+            ema=choose(state.ema, before.ema),
+        )
+    return state.replace(num_skipped=before.num_skipped + ~is_finite)
 
 
 def apply_gradients(

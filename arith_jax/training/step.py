@@ -4,7 +4,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 
 from arith_jax.config.experiment import Experiment
@@ -26,6 +28,7 @@ from arith_jax.training.state import (
     accumulate_gradients,
     apply_gradients,
     seed_axes,
+    skip_unless,
     state_shardings,
     training_mesh,
 )
@@ -117,7 +120,16 @@ def train_step(
     is_gathered = optim.max_micro_batches > 1
     advance = accumulate_gradients if is_gathered else apply_gradients
     with jax.named_scope("optimizer"):
-        state = advance(optim, state, gradients, schedule)
+        # The clipping needs it, too: XLA computes it once.
+        norm = optax.tree.norm(gradients)
+        if not experiment.train.skip_nonfinite:
+            state = advance(optim, state, gradients, schedule)
+        else:
+            is_finite = jnp.isfinite(metrics.loss) & jnp.isfinite(norm)
+            gradients = jax.tree.map(lambda g: jnp.where(is_finite, g, 0), gradients)
+            advanced = advance(optim, state, gradients, schedule)
+            state = skip_unless(is_finite, advanced, state)
+    metrics = metrics._replace(gradient_norm=norm, num_skipped=state.num_skipped)
     return state.replace(step=state.step + 1), metrics
 
 

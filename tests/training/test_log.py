@@ -9,7 +9,7 @@ import rich.console
 
 from arith_jax import run
 from arith_jax.config.experiment import Experiment
-from arith_jax.training import checkpoint, loop
+from arith_jax.training import checkpoint, fit, loop
 from arith_jax.training.log import RunLog
 from configs import abacus_add
 from tests.helpers import assert_trees_equal
@@ -117,7 +117,7 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
     config.train.checkpoint_minutes = 0.0
     built = Experiment.from_dict(config)
     run.run(built, tmp_path / "whole", mode="train")
-    original = run.train
+    original = fit.train
 
     def interrupted(*args):
         for progress in original(*args):
@@ -125,10 +125,10 @@ def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
             if progress.step == 5:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "train", interrupted)
+    monkeypatch.setattr(fit, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.run(built, tmp_path / "broken", mode="train")
-    monkeypatch.setattr(run, "train", original)
+    monkeypatch.setattr(fit, "train", original)
     run.run(built, tmp_path / "broken", mode="train")
     weights = [
         checkpoint.evaluated_weights(built, tmp_path / name)[0]
