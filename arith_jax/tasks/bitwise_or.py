@@ -17,6 +17,9 @@ from arith_jax.tasks.calculation import LENGTH_AXES, length_regions
 from arith_jax.tasks.digits import word_below
 from arith_jax.tasks.task import Layout, PairKinds
 
+# Of training examples: of all strings of these lengths one is drawn with 32 bits.
+MAX_DIGITS = 500
+
 
 @dataclasses.dataclass(frozen=True)
 class BitwiseOr:
@@ -86,6 +89,11 @@ class BitwiseOr:
         self, words: UInt[Array, " 2"], max_cell: tuple[int, int]
     ) -> Int[Array, " 2"]:
         """Lengths of a training example: (i, j) with weight min(i, j)."""
+        if max(max_cell) > MAX_DIGITS:
+            raise ValueError(
+                f"data.max_digits={max(max_cell)}: at most {MAX_DIGITS} for "
+                f"{self.title}"
+            )
         pairs = 1 + np.indices(max_cell).reshape(2, -1)
         ends = np.cumsum(pairs.min(axis=0))
         place = word_below(words[0], int(ends[-1]))

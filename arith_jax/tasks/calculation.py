@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import check_types
 from arith_jax.positions.schemes import Abacus, Coupled, Lines, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import Segment, word_below
@@ -76,6 +77,7 @@ class Calculation(abc.ABC):
     first_answer = ""
 
     def __post_init__(self):
+        check_types("task", type(self), vars(self))
         for name in (*self.share_options.values(), "blanks"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import check_types
 from arith_jax.positions.schemes import Abacus, Coupled, Items, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.calculation import length_regions
@@ -61,6 +62,7 @@ class Sorting:
     is_packable = False
 
     def __post_init__(self):
+        check_types("task", type(self), vars(self))
         if not 0.0 <= self.hard_lists <= 1.0:
             raise ValueError(
                 f"task.hard_lists={self.hard_lists}: must be between 0 and 1"
