@@ -14,6 +14,7 @@ import jax
 from absl import flags
 
 from arith_jax import cli, distributed
+from arith_jax.checks import shown
 from arith_jax.run import MODES, run
 from arith_jax.sweep import progress, schedule
 from arith_jax.sweep.entries import read_sweep
@@ -29,36 +30,38 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If the command line or the experiment is not allowed.
     """
-    given = flag_names(arguments)
-    check_together(given)
+    check_together(flag_names(arguments))
     # Before a config asks for the device.
-    how = flag_value(arguments, "distributed")
+    how = cli.flag_value(arguments, "distributed")
     if how is not None:
         distributed.start(how)
-    values = make_flags(arguments, is_sweep="sweep" in given)
-    rest = cli.parse(values, arguments, __doc__ or "")
-    if rest:
-        raise ValueError(
-            f"unexpected argument {rest[0]!r}; allowed: --config, --workdir, --mode, "
-            "--config.<key>=<value>, or --sweep"
-        )
+    values = read_flags(arguments)
     if values.sweep is not None:
         run_sweep(values)
     else:
         run_one(values)
 
 
+def read_flags(arguments: Sequence[str]) -> flags.FlagValues:
+    """The flags of a command line, read.
+
+    Raises:
+        ValueError: If they are not allowed.
+    """
+    values = make_flags(arguments, is_sweep="sweep" in flag_names(arguments))
+    rest = cli.parse(values, arguments, __doc__ or "")
+    if rest:
+        raise ValueError(
+            f"unexpected argument {shown(rest[0])}; allowed: --config, --workdir, "
+            "--mode, --config.<key>=<value>, or --sweep"
+        )
+    return values
+
+
 def flag_names(arguments: Sequence[str]) -> set[str]:
     """The flags of a command line; keys of the config are `config`."""
     words = [word.lstrip("-") for word in arguments if word.startswith("-")]
     return {word.partition("=")[0].partition(".")[0] for word in words}
-
-
-def flag_value(arguments: Sequence[str], name: str) -> str | None:
-    """What a command line says of a flag, as --name=value; None: nothing."""
-    words = [word.lstrip("-").partition("=") for word in arguments]
-    values = [value for key, _, value in words if key == name]
-    return values[-1] if values else None
 
 
 def check_together(given: set[str]) -> None:
@@ -124,7 +127,7 @@ def run_sweep(values: flags.FlagValues) -> None:
     """Shows a sweep, runs one entry of it, or all."""
     if values.index is None:
         cli.keep_off_devices()
-    sweep = read_sweep(values.sweep)
+    sweep = read_sweep(cli.local_path("sweep", values.sweep))
     root = pathlib.Path(values.workdir or sweep.root)
     if values.index is not None:
         main(sweep.entry(values.index).arguments(root))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import shown
 from arith_jax.positions.schemes import Abacus, Coupled, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.calculation import LENGTH_AXES, length_regions
@@ -140,7 +141,7 @@ class BitwiseOr:
         match = re.fullmatch(r"\s*([01]+)\s*[|+]\s*([01]+)\s*=?\s*", expression)
         if match is None:
             raise ValueError(
-                f"expression {expression!r} is not a bitwise OR; allowed: two binary "
+                f"expression {shown(expression)} is not a bitwise OR; allowed: two binary "
                 "vectors joined by '|' or '+', as in 001|00000"
             )
         return f"{match[1]}+{match[2]}="

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
-from arith_jax.checks import check_types
+from arith_jax.checks import check_types, shown
 from arith_jax.positions.schemes import Abacus, Coupled, Lines, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import Segment, word_below
@@ -34,6 +34,16 @@ def length_regions(a: int, b: int, max_cell: tuple[int, int]) -> tuple[str, ...]
     if a <= max_cell[0] and b <= max_cell[1]:
         return ("id",)
     return ("ood",) if max(a, b) <= 100 else ("ood_100plus",)
+
+
+def why_not(expression: str) -> str:
+    """What an expression has that no task reads: other digits than 0-9, a sign."""
+    for symbol in expression:
+        if symbol.isdigit() and not symbol.isascii():
+            return f"; {symbol!r} is a digit, but not one of 0-9"
+    if re.search(r"(^|[-+*x,])\s*[-+]\s*[0-9]", expression):
+        return "; numbers have no sign"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,11 +286,12 @@ class Calculation(abc.ABC):
         match = re.fullmatch(pattern, expression, re.ASCII)
         if match is None:
             raise ValueError(
-                f"expression {expression!r} is not {self.singular}; allowed: two "
+                f"expression {shown(expression)} is not {self.singular}; allowed: two "
                 f"non-negative integers joined by "
                 f"{' or '.join(map(repr, self.operators))}, as in {self.example}"
+                f"{why_not(expression)}"
             )
-        numbers = [str(digits.int_from_digits(number)) for number in match.groups()]
+        numbers = [number.lstrip("0") or "0" for number in match.groups()]
         width = max(map(len, numbers)) if self.zero_pad else 0
         a, b = (self.insert_hints(number.zfill(width)[::-1]) for number in numbers)
         return f"{a}{self.operator}{b}="
