@@ -84,12 +84,12 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], usage: str) -> lis
 
 def check_overrides(arguments: Sequence[str]) -> None:
     """Raises `ValueError` if the config has no such key, or one of another type."""
-    keys = [found for word in arguments if (found := OVERRIDE.fullmatch(word))]
+    keys = [match for word in arguments if (match := OVERRIDE.fullmatch(word))]
     config = flag_value(arguments, "config")
     if not keys or config is None:
         return
     defaults = default_values(config)
-    for _, key, text in (found.groups() for found in keys):
+    for _, key, text in (match.groups() for match in keys):
         if key not in defaults:
             raise ValueError(f"--config.{unknown_key(key, defaults)}")
         kind = type(defaults[key])

@@ -138,11 +138,11 @@ class BitwiseOr:
         Raises:
             ValueError: If it is not an OR of two binary vectors.
         """
-        match = re.fullmatch(r"\s*([01]+)\s*[|+]\s*([01]+)\s*=?\s*", expression)
+        match = re.fullmatch(r"([01]+)\s*[|+]\s*([01]+)\s*=?", expression.strip())
         if match is None:
             raise ValueError(
-                f"expression {shown(expression)} is not a bitwise OR; allowed: two binary "
-                "vectors joined by '|' or '+', as in 001|00000"
+                f"expression {shown(expression)} is not a bitwise OR; allowed: two "
+                "binary vectors joined by '|' or '+', as in 001|00000"
             )
         return f"{match[1]}+{match[2]}="
 

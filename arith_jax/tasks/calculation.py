@@ -282,8 +282,8 @@ class Calculation(abc.ABC):
         Raises:
             ValueError: If it is not this operation on two non-negative integers.
         """
-        pattern = rf"\s*(\d+)\s*[{re.escape(self.operators)}]\s*(\d+)\s*=?\s*"
-        match = re.fullmatch(pattern, expression, re.ASCII)
+        pattern = rf"(\d+)\s*[{re.escape(self.operators)}]\s*(\d+)\s*=?"
+        match = re.fullmatch(pattern, expression.strip(), re.ASCII)
         if match is None:
             raise ValueError(
                 f"expression {shown(expression)} is not {self.singular}; allowed: two "
@@ -336,7 +336,8 @@ class Calculation(abc.ABC):
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
     ) -> list[str]:
         """A telling expression, and a random one of each size."""
-        number = lambda length: rng.randrange(10 ** (length - 1), 10**length)
+        draw = lambda length: rng.randrange(10 ** (length - 1), 10**length)
+        number = lambda length: digits.digits_from_int(draw(length))
         texts = [f"{number(a)}{self.operator}{number(b)}" for a, b in sizes]
         return [self.example, *texts]
 

@@ -253,7 +253,8 @@ class Sorting:
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
     ) -> list[str]:
         """A telling expression, and a random one of each size."""
-        number = lambda length: str(rng.randrange(10 ** rng.randint(1, length)))
+        draw = lambda length: rng.randrange(10 ** rng.randint(1, length))
+        number = lambda length: digits.digits_from_int(draw(length))
         lists = [[number(length) for _ in range(count)] for count, length in sizes]
         return ["30,4,17", *(",".join(numbers) for numbers in lists)]
 
