@@ -82,8 +82,8 @@ def read_config(folder: pathlib.Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         problem = f"no valid config.json in it ({one_line(str(error))[:200]})"
     raise ValueError(
-        f"checkpoint {folder} cannot be read: {problem}; name the workdir of a run with "
-        "--checkpoint, or train one first: python launch.py "
+        f"checkpoint {folder} cannot be read: {problem}; name the workdir of a run "
+        "with --checkpoint, or train one first: python launch.py "
         "--config=configs/abacus_add.py"
     )
 
