@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -130,6 +131,7 @@ def restore_weights(
         on_one_device(like),
     )
     try:
+        check_stored(path / "state", {name: like})
         restored = ocp.PyTreeCheckpointer().restore(
             path / "state",
             args=ocp.args.PyTreeRestore(
@@ -145,6 +147,25 @@ def restore_weights(
             "folder or name another one"
         ) from error
     return restored[name], Clock(**clock), max(steps)
+
+
+def check_stored(path: pathlib.Path, like: Any) -> None:
+    """Raises `ValueError` if what a checkpoint stores would take more memory than `like`.
+
+    Its metadata is read, no array: pieces of arrays are read whole, so an array of a
+    few numbers could come in pieces of terabytes.
+    """
+    tree = ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
+    for key, part in like.items():
+        stored = dict(traverse_util.flatten_dict(tree[key], sep="/"))
+        for name, leaf in dict(traverse_util.flatten_dict(part, sep="/")).items():
+            array = stored[name]
+            piece = array.storage.chunk_shape
+            if tuple(array.shape) != leaf.shape or math.prod(piece) > leaf.size:
+                raise ValueError(
+                    f"{name} has shape {array.shape} in pieces of {piece}, the model "
+                    f"needs {leaf.shape}"
+                )
 
 
 def write_released(path: pathlib.Path, weights: Any, clock: Clock, steps: int) -> None:

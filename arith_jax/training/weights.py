@@ -34,8 +34,8 @@ def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
             flat = {name: file.get_tensor(name) for name in wanted}
     except (OSError, safetensors.SafetensorError, KeyError) as error:
         raise ValueError(
-            f"checkpoint {path} cannot be read ({one_line(str(error))[:200]}); restore the "
-            "file or name another folder"
+            f"checkpoint {path} cannot be read ({one_line(str(error))[:200]}); "
+            "restore the file or name another folder"
         ) from error
     return traverse_util.unflatten_dict(flat, sep="/"), clock, steps
 
@@ -54,7 +54,8 @@ def check_tensors(
     path: pathlib.Path, file: Any, wanted: Mapping[str, jax.ShapeDtypeStruct]
 ) -> None:
     """Raises `ValueError` if a file's header does not list the tensors wanted."""
-    slices = {name: file.get_slice(name) for name in file.keys()  # noqa: SIM118}
+    names = file.keys()
+    slices = {name: file.get_slice(name) for name in names}
     shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     expected = {name: leaf.shape for name, leaf in wanted.items()}
     for name in sorted(shapes.keys() | expected.keys()):
