@@ -41,17 +41,24 @@ def new_flags(
         config_in: The command line of a command that takes an experiment, without the
             program's name: which keys of the config are flags is read off it.
         required: Whether such a command needs one.
+
+    Raises:
+        ValueError: If a --flagfile cannot be read.
     """
     values = flags.FlagValues()
     if config_in is not None:
-        config_flags.DEFINE_config_file(
-            "config",
-            None,
-            "Experiment, as configs/abacus_add.py:smoke.",
-            lock_config=True,
-            flag_values=values,
-            sys_argv=["", *config_in],
-        )
+        try:
+            config_flags.DEFINE_config_file(
+                "config",
+                None,
+                "Experiment, as configs/abacus_add.py:smoke.",
+                lock_config=True,
+                flag_values=values,
+                sys_argv=["", *config_in],
+            )
+        except flags.Error as error:
+            # It reads a --flagfile already here.
+            raise ValueError(reason(error)) from error
         if required:
             flags.mark_flag_as_required("config", flag_values=values)
     return values

@@ -25,7 +25,7 @@ TASKS: Mapping[str, tuple[type[Any], ...]] = {
 }
 
 
-def make_task(name: str, options: Mapping[str, Any]) -> Task:
+def make_task(name: Any, options: Mapping[str, Any]) -> Task:
     """The task of a config.
 
     Args:
@@ -58,7 +58,7 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     return tasks[0] if len(tasks) == 1 else Mixture(tasks)
 
 
-def default_options(name: str) -> dict[str, Any]:
+def default_options(name: Any) -> dict[str, Any]:
     """All options of a task with their defaults; of a mixture, those of all parts.
 
     Raises:

@@ -150,7 +150,7 @@ def restore_weights(
 
 
 def check_stored(path: pathlib.Path, like: Any) -> None:
-    """Raises `ValueError` if what a checkpoint stores would take more memory than `like`.
+    """Raises `ValueError` if a checkpoint stores more numbers than `like` has.
 
     Its metadata is read, no array: pieces of arrays are read whole, so an array of a
     few numbers could come in pieces of terabytes.
