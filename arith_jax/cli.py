@@ -47,6 +47,9 @@ def new_flags(
     """
     values = flags.FlagValues()
     if config_in is not None:
+        # The library runs a file in the module of the one before, whose `get_config`
+        # would stand for a missing one.
+        sys.modules.pop("config_config", None)
         try:
             config_flags.DEFINE_config_file(
                 "config",
@@ -111,7 +114,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
 def flag_value(arguments: Sequence[str], name: str) -> str | None:
     """What a command line says of a flag, as --name=value or --name value, or None."""
     value = None
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if word in (f"-{name}", f"--{name}"):
             value = following
         elif word.startswith((f"-{name}=", f"--{name}=")):

@@ -11,12 +11,13 @@ empty lines are skipped.
 """
 
 import contextlib
+import io
 import itertools
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from absl import flags
 
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(cli.BAD_INPUT)
 
 
-def open_file(name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+def open_file(name: str) -> contextlib.AbstractContextManager[io.BufferedIOBase]:
     """Opens a file of expressions; `-` is standard input.
 
     Raises:
@@ -109,7 +110,7 @@ def open_file(name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         raise ValueError(f"--file={name} cannot be read: {error.strerror}") from error
 
 
-def read_lines(name: str, file: IO[bytes]) -> Iterator[Line]:
+def read_lines(name: str, file: io.BufferedIOBase) -> Iterator[Line]:
     """The lines of a file that are not empty.
 
     Raises:
