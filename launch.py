@@ -16,12 +16,13 @@ import jax
 from absl import flags
 
 from arith_jax import cli, distributed
+from arith_jax.checks import shown
 from arith_jax.run import MODES, run
 from arith_jax.sweep import progress, schedule
 from arith_jax.sweep.entries import read_sweep
 from arith_jax.training.interrupt import noted_signals
 from arith_jax.training.log import make_console
-from arith_jax.training.workdir import default_workdir, local_path
+from arith_jax.training.workdir import default_workdir
 from configs.base import PRESETS
 
 # Compiled programs are kept between runs: the second start takes seconds.
@@ -34,24 +35,32 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If the command line or the experiment is not allowed.
     """
-    given = flag_names(arguments)
-    check_together(given)
+    check_together(flag_names(arguments))
     # Before a config asks for the device.
-    how = flag_value(arguments, "distributed")
+    how = cli.flag_value(arguments, "distributed")
     if how is not None:
         distributed.start(how)
-    arguments = with_preset(arguments)
-    values = make_flags(arguments, is_sweep="sweep" in given)
-    rest = cli.parse(values, arguments, __doc__ or "")
-    if rest:
-        raise ValueError(
-            f"unexpected argument {rest[0]!r}; allowed: --config, --workdir, --mode, "
-            "--config.<key>=<value>, or --sweep"
-        )
+    values = read_flags(with_preset(arguments))
     if values.sweep is not None:
         run_sweep(values)
     else:
         run_one(values)
+
+
+def read_flags(arguments: Sequence[str]) -> flags.FlagValues:
+    """The flags of a command line, read.
+
+    Raises:
+        ValueError: If they are not allowed.
+    """
+    values = make_flags(arguments, is_sweep="sweep" in flag_names(arguments))
+    rest = cli.parse(values, arguments, __doc__ or "")
+    if rest:
+        raise ValueError(
+            f"unexpected argument {shown(rest[0])}; allowed: --config, --workdir, "
+            "--mode, --config.<key>=<value>, or --sweep"
+        )
+    return values
 
 
 def flag_names(arguments: Sequence[str]) -> set[str]:
@@ -60,25 +69,20 @@ def flag_names(arguments: Sequence[str]) -> set[str]:
     return {word.partition("=")[0].partition(".")[0] for word in words}
 
 
-def flag_value(arguments: Sequence[str], name: str) -> str | None:
-    """What a command line says of a flag, as --name=value; None: nothing."""
-    words = [word.lstrip("-").partition("=") for word in arguments]
-    values = [value for key, _, value in words if key == name]
-    return values[-1] if values else None
-
-
 def with_preset(arguments: Sequence[str]) -> list[str]:
     """A command line whose config has the preset of its workdir, if it names none.
 
     A run on a GPU can so be evaluated on a CPU, whose preset is another one.
     """
-    config, workdir = (flag_value(arguments, name) for name in ("config", "workdir"))
+    names = ("config", "workdir")
+    config, workdir = (cli.flag_value(arguments, name) for name in names)
     if not config or not workdir:
         return list(arguments)
     file, _, argument = config.partition(":")
     words = [word for word in argument.split(",") if word]
     try:
-        saved = json.loads((local_path(workdir) / "config.json").read_text())
+        folder = cli.local_path("workdir", workdir)
+        saved = json.loads((folder / "config.json").read_text())
         preset = saved["preset"]
     except (OSError, ValueError, KeyError, TypeError):
         return list(arguments)
@@ -147,7 +151,9 @@ def run_one(values: flags.FlagValues) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     experiment, overrides = cli.experiment_of(values)
-    workdir = local_path(values.workdir or default_workdir(experiment))
+    workdir = default_workdir(experiment)
+    if values.workdir is not None:
+        workdir = cli.local_path("workdir", values.workdir)
     with noted_signals(shlex.join(["python", *sys.argv])) as interrupt:
         run(
             experiment,
@@ -162,8 +168,10 @@ def run_sweep(values: flags.FlagValues) -> None:
     """Shows a sweep, runs one entry of it, or all."""
     if values.index is None:
         cli.keep_off_devices()
-    sweep = read_sweep(values.sweep)
-    root = local_path(values.workdir or sweep.root)
+    sweep = read_sweep(cli.local_path("sweep", values.sweep))
+    root = sweep.root
+    if values.workdir is not None:
+        root = cli.local_path("workdir", values.workdir)
     if values.index is not None:
         main(sweep.entry(values.index).arguments(root))
     elif values.list:

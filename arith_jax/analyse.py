@@ -11,11 +11,14 @@ DIR is the workdir of a run or a released folder; by default the released flagsh
 
 import pathlib
 import random
+import re
 from collections.abc import Sequence
 
 from absl import flags
 
 from arith_jax import cli
+from arith_jax.checks import shown
+from arith_jax.config.model import MAX_DEPTH
 from arith_jax.evaluation import plots
 from arith_jax.evaluation.analysis import Analysis
 from arith_jax.released import load_trained, released_folder
@@ -43,6 +46,7 @@ def make_flags() -> flags.FlagValues:
         None,
         "Largest number; default twice the run's.",
         lower_bound=1,
+        upper_bound=MAX_DEPTH,
         flag_values=values,
     )
     flags.DEFINE_list(
@@ -73,7 +77,7 @@ def draw(
     picture, *given = words
     expression = given[0] if given else task.examples(random.Random(0), [])[0]
     max_recurrences = values.recurrences or 2 * depth
-    sizes = [int(size) for size in values.sizes]
+    sizes = read_sizes(values.sizes)
     title = f"{experiment.name}, {experiment.seeds_text}"
     path.parent.mkdir(parents=True, exist_ok=True)
     if picture == "recurrences":
@@ -91,6 +95,21 @@ def draw(
         plots.draw_carries(path, analysis.carry_accuracy(sizes[-1]), title=title)
 
 
+def read_sizes(words: Sequence[str]) -> list[int]:
+    """The sizes of operands that a flag lists.
+
+    Raises:
+        ValueError: If there are none, or one is no whole number or too large.
+    """
+    is_size = lambda word: re.fullmatch("[0-9]{1,4}", word) and int(word) > 0
+    if not words or not all(map(is_size, words)):
+        raise ValueError(
+            f"--sizes={shown(','.join(words))}: must be whole numbers from 1 to 9999, "
+            "with commas"
+        )
+    return [int(word) for word in words]
+
+
 def main(arguments: Sequence[str]) -> None:
     """Draws one picture and prints where it is.
 
@@ -101,13 +120,20 @@ def main(arguments: Sequence[str]) -> None:
     rest = cli.parse(values, arguments, __doc__ or "")
     if not rest or rest[0] not in PICTURES or len(rest) > 2:
         raise ValueError(
-            f"arguments {' '.join(rest)!r}: must be a picture and at most one "
+            f"arguments {shown(' '.join(rest))}: must be a picture and at most one "
             f"expression; allowed pictures: {', '.join(PICTURES)}"
         )
     # Released folders stay as they are.
-    folder = pathlib.Path(values.checkpoint or "runs/analyse")
-    path = pathlib.Path(values.out or folder / f"{rest[0]}.png")
-    trained = load_trained(values.checkpoint or released_folder())
+    given = values.checkpoint
+    if given is not None:
+        given = cli.local_path("checkpoint", given)
+    folder = given or pathlib.Path("runs/analyse")
+    path = (
+        cli.local_path("out", values.out)
+        if values.out is not None
+        else folder / f"{rest[0]}.png"
+    )
+    trained = load_trained(given or released_folder())
     draw(Analysis(*trained), path, rest, values)
     print(path)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from arith_jax.checks import one_line
 from arith_jax.config.experiment import Experiment
 from arith_jax.model.execution import on_this_device
 from arith_jax.model.transformer import Transformer
@@ -18,6 +19,9 @@ FOLDERS = (
     pathlib.Path(__file__).parent / "checkpoints",
     pathlib.Path(__file__).parent.parent / "checkpoints",
 )
+
+# Bytes of a config.json.
+MAX_CONFIG = 2**20
 
 
 class TrainedModel(NamedTuple):
@@ -64,6 +68,26 @@ def load_released(name: str = "abacus_add") -> TrainedModel:
     return load_trained(released_folder(name))
 
 
+def read_config(folder: pathlib.Path) -> Any:
+    """The content of a folder's `config.json`, of whatever origin.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        if path.is_file() and path.stat().st_size <= MAX_CONFIG:
+            return json.loads(path.read_bytes())
+        problem = f"no config.json of at most {MAX_CONFIG} bytes in it"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"no valid config.json in it ({one_line(str(error))[:200]})"
+    raise ValueError(
+        f"checkpoint {folder} cannot be read: {problem}; name the workdir of a run "
+        "with --checkpoint, or train one first: python launch.py "
+        "--config=configs/abacus_add.py"
+    )
+
+
 def load_trained(folder: pathlib.Path | str) -> TrainedModel:
     """The model of a run's workdir or of a released folder.
 
@@ -79,15 +103,11 @@ def load_trained(folder: pathlib.Path | str) -> TrainedModel:
             checkpoint cannot be read.
     """
     folder = local_path(folder)
-    path = folder / "config.json"
+    config = read_config(folder)
     try:
-        experiment = Experiment.from_dict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"checkpoint {folder} cannot be read: no valid config.json in it; name the "
-            "workdir of a run with --checkpoint, or train one first: "
-            "python launch.py --config=configs/abacus_add.py"
-        ) from error
+        experiment = Experiment.from_dict(config)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {folder}, config.json: {error}") from error
     if experiment.num_seeds > 1:
         first, last = experiment.seeds[0], experiment.seeds[-1]
         raise ValueError(

@@ -65,6 +65,7 @@ HINTS = (
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwyz"
     "!@£#$%^&*()~?.,<>{}[]:;/|βΓΔδεζηθκΛλμΞξΠπΣςτΦφχΨψΩω"
 )
+NUM_HINTS = len(HINTS)
 INDEX = Vocab("0123456789+-x= " + HINTS)
 SORT = Vocab("0123456789D,:= " + "".join(c for c in HINTS if c not in "D,:"))
 

@@ -2,10 +2,21 @@
 
 import dataclasses
 
-from arith_jax.config.checks import check_at_least, check_choice
+from arith_jax import vocab
+from arith_jax.checks import (
+    MAX_INT,
+    MAX_LENGTH,
+    check_choice,
+    check_range,
+    check_types,
+    shown,
+)
 from arith_jax.positions.schemes import Scheme
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.task import Task
+
+# Rows of problems are listed on the host: pairs of lengths x problems in a row.
+MAX_PACKED = 10**7
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -43,7 +54,10 @@ class DataConfig:
     problems_per_row: int = 1
 
     def __post_init__(self):
-        check_at_least("data", self, max_digits=1, max_offset=0, width_multiple=1)
+        check_types("data", type(self), vars(self))
+        check_range("data", self, 1, MAX_LENGTH, "max_digits", "width_multiple")
+        check_range("data", self, 0, MAX_LENGTH, "max_offset")
+        check_range("data", self, 0, vocab.NUM_HINTS, "max_numbers")
         check_choice("data", self, offset_per=("example", "batch"))
         if (self.max_numbers > 0) != self.task.has_lists:
             wanted = "at least 1" if self.task.has_lists else "0"
@@ -53,13 +67,19 @@ class DataConfig:
             )
         if self.position_ids not in self.task.schemes:
             raise ValueError(
-                f"data.position_ids={self.position_ids!r} does not fit {self.task}; "
-                f"allowed: {', '.join(self.task.schemes)}"
+                f"data.position_ids={shown(self.position_ids)} does not fit "
+                f"{self.task}; allowed: {', '.join(self.task.schemes)}"
             )
         if self.max_offset and not self.scheme.has_offset:
             raise ValueError(
                 f"data.max_offset={self.max_offset} with data.position_ids="
                 f"{self.position_ids!r}: these ids have no offset; set it to 0"
+            )
+        width = self.task.row_width(*self.max_cell)
+        if width > MAX_INT:
+            raise ValueError(
+                f"data.max_digits={self.max_digits}: rows would have {width} tokens; "
+                f"at most {MAX_INT}; lower it"
             )
         self.check_packing()
 
@@ -73,6 +93,12 @@ class DataConfig:
             )
         if count == 1:
             return
+        if self.max_digits**2 * count > MAX_PACKED:
+            raise ValueError(
+                f"data.problems_per_row={count} with data.max_digits="
+                f"{self.max_digits}: problems_per_row x max_digits^2 must be at most "
+                f"{MAX_PACKED}; set data.problems_per_row=1"
+            )
         reasons = {
             f"the task {self.task}": not self.task.is_packable,
             f"data.position_ids={self.position_ids!r}": self.position_ids != "abacus",

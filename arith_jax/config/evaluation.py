@@ -2,10 +2,12 @@
 
 import dataclasses
 
-from arith_jax.config.checks import check_at_least
+from arith_jax.checks import MAX_INT, MAX_LENGTH, check_name, check_range, check_types
 from arith_jax.config.data import round_up
 from arith_jax.tasks.task import Task
 
+# Cells of the grid are listed on the host: this squared.
+MAX_GRID = 300
 # A cell's sizes and how many examples of it: (a, b, count).
 CellRequest = tuple[int, int, int]
 
@@ -29,9 +31,16 @@ class EvalConfig:
     logit_budget: int = 2**30
 
     def __post_init__(self):
-        check_at_least("eval", self, token_budget=1, logit_budget=1, dense_width=0)
-        check_at_least("eval", self, grid_digits=0, diagonal_samples=0, set_samples=0)
-        if not self.buckets or min(self.buckets) < 1:
+        check_types("eval", type(self), vars(self))
+        check_name("eval.name", self.name)
+        counts = ("seed", "dense_width", "diagonal_samples", "set_samples")
+        check_range("eval", self, 0, MAX_INT, *counts)
+        check_range("eval", self, 0, MAX_GRID, "grid_digits")
+        budgets = ("token_budget", "logit_budget", "buckets")
+        check_range("eval", self, 1, MAX_INT, *budgets)
+        check_range("eval", self, -MAX_INT, MAX_INT, "grid_stride", "grid_samples")
+        check_range("eval", self, 1, MAX_LENGTH, "diagonal", "set_lengths")
+        if not self.buckets:
             raise ValueError(
                 f"eval.buckets={self.buckets}: needs at least one width in tokens"
             )
@@ -43,9 +52,11 @@ class EvalConfig:
 
     def grid_sizes(self, max_trained: int) -> list[int]:
         """Sizes on one axis of the grid: 1, every stride, and all trained ones."""
+        if not self.grid_digits:
+            return []
         strided = range(self.grid_stride, self.grid_digits + 1, self.grid_stride)
         inside = range(1, min(max_trained, self.grid_digits) + 1)
-        return sorted({1, *strided, *inside} if self.grid_digits else set())
+        return sorted({1, *strided, *inside})
 
     def requests(
         self, task: Task, max_cell: tuple[int, int]
@@ -58,7 +69,8 @@ class EvalConfig:
         """
         rows, columns = map(self.grid_sizes, max_cell)
         grid = [(a, b) for a in rows for b in columns]
-        beyond = [(n, n) for n in self.diagonal if (n, n) not in set(grid)]
+        inside = set(grid)
+        beyond = [(n, n) for n in self.diagonal if (n, n) not in inside]
         requests = {}
         for name in task.subtasks:
             cells = [task.cell(name, *cell, self.grid_samples) for cell in grid]

@@ -2,10 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from arith_jax.config.checks import build
+from arith_jax import vocab
+from arith_jax.checks import (
+    MAX_INT,
+    as_mapping,
+    build,
+    check_name,
+    check_types,
+    close_first,
+    shown,
+)
 from arith_jax.config.data import DataConfig
 from arith_jax.config.evaluation import EvalConfig
 from arith_jax.config.model import Execution, ModelConfig
@@ -77,7 +85,7 @@ class Experiment:
             ValueError: If a key is unknown, or a value is not allowed or does not fit
                 the others.
         """
-        plain = plain_dict(config)
+        plain = as_mapping("config", config)
         sections = {
             "data": DataConfig,
             "model": ModelConfig,
@@ -89,18 +97,21 @@ class Experiment:
         }
         names = ("name", "preset", "seed", "num_seeds", "deterministic", "task")
         names += tuple(sections)
-        unknown = plain.keys() - set(names)
-        if unknown:
-            raise ValueError(
-                f"config section {min(unknown)!r} is unknown; allowed: "
-                f"{', '.join(names)}"
-            )
-        task = {"name": "addition"} | plain.get("task", {})
+        for name in plain:
+            if name not in names:
+                raise ValueError(
+                    f"config section {shown(name)} is unknown; "
+                    f"{close_first(name, names)}"
+                )
+        values = {
+            name: dict(as_mapping(name, plain.get(name, {})))
+            for name in ("task", *sections)
+        }
+        task = {"name": "addition"} | values.pop("task")
         options = {key: value for key, value in task.items() if key != "name"}
-        for key in DERIVED:
-            if key in plain.get("model", {}):
-                raise ValueError(f"model.{key} follows from the task; leave it out")
-        values = {name: plain.get(name, {}) for name in sections}
+        for section, key in (("data", "task"), *(("model", key) for key in DERIVED)):
+            if key in values[section]:
+                raise ValueError(f"{section}.{key} follows from the task; leave it out")
         made = make_task(task["name"], options)
         data = build("data", DataConfig, values.pop("data") | {"task": made})
         derived = {"vocab_size": len(made.vocab), "scheme": data.scheme}
@@ -109,12 +120,12 @@ class Experiment:
         if not model.table_size:
             rows = smallest_table(model, data, built["eval"])
             model = dataclasses.replace(model, table_size=rows)
+        top = {"name": "experiment", "preset": "", "seed": 0, "num_seeds": 1}
+        top |= {"deterministic": False}
+        top |= {name: plain[name] for name in top if name in plain}
+        check_types("", cls, top)
         experiment = cls(
-            name=plain.get("name", "experiment"),
-            preset=plain.get("preset", ""),
-            seed=plain.get("seed", 0),
-            num_seeds=plain.get("num_seeds", 1),
-            deterministic=plain.get("deterministic", False),
+            **top,
             task=tuple(sorted(task.items())),
             data=data,
             model=model,
@@ -133,6 +144,7 @@ class Experiment:
 
     def check(self) -> None:
         """Checks what spans sections: recurrences, position tables, packed rows."""
+        check_name("name", self.name)
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed={self.seed}: must be from 0 to {MAX_SEED}")
         if not 1 <= self.num_seeds <= MAX_SEED - self.seed + 1:
@@ -157,6 +169,10 @@ class Experiment:
                 f"data.problems_per_row={problems} leaves out; set "
                 "data.problems_per_row=1"
             )
+        self.check_lengths()
+
+    def check_lengths(self) -> None:
+        """Raises `ValueError` if an index of a row would run past what it is into."""
         task, max_cell = self.data.task, self.data.max_cell
         evaluated = self.eval.max_evaluated(task, max_cell)
         trained_id = self.data.max_position_id(max_cell)
@@ -165,6 +181,21 @@ class Experiment:
         trained_width = task.row_width(*max_cell)
         evaluated_width = self.eval.bucket(task.row_width(*evaluated))
         self.model.check_row(max(trained_width, evaluated_width))
+        if task.has_lists and evaluated[0] > vocab.NUM_HINTS:
+            raise ValueError(
+                f"eval: lists of {evaluated[0]} numbers; there are keys for "
+                f"{vocab.NUM_HINTS}; lower eval.grid_digits, diagonal or set_lengths"
+            )
+        if self.optim.micro_batch_size * trained_width > MAX_INT:
+            raise ValueError(
+                f"optim.micro_batch_size={self.optim.micro_batch_size}: rows of "
+                f"{trained_width} tokens make more than {MAX_INT} tokens; lower it"
+            )
+        if evaluated_width > MAX_INT:
+            raise ValueError(
+                f"eval: rows of {evaluated_width} tokens; at most {MAX_INT}; lower "
+                "eval.diagonal, set_lengths or buckets"
+            )
 
 
 def smallest_table(model: ModelConfig, data: DataConfig, config: EvalConfig) -> int:
@@ -176,12 +207,3 @@ def smallest_table(model: ModelConfig, data: DataConfig, config: EvalConfig) -> 
         return 0
     trained = data.max_position_id(data.max_cell) + data.max_offset
     return max(trained, data.max_position_id(evaluated)) + 1
-
-
-def plain_dict(config: Any) -> dict[str, Any]:
-    """A nested mapping, a `ConfigDict` too, as plain dictionaries."""
-    items = config.to_dict() if hasattr(config, "to_dict") else config
-    return {
-        key: plain_dict(value) if isinstance(value, Mapping) else value
-        for key, value in items.items()
-    }

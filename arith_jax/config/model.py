@@ -1,12 +1,20 @@
 """The shape and rules of a model, and how a device computes it."""
 
 import dataclasses
+import math
 
-from arith_jax.config.checks import check_at_least, check_choice
+from arith_jax.checks import MAX_INT, check_choice, check_range, check_types, shown
 from arith_jax.positions.schemes import Abacus, Scheme
 from arith_jax.positions.written import FIRST, LEVEL
 
 TOKEN_POSITIONS = ("abacus", "learned")
+# Largest size of the parameters of a model, in float32. It is known before anything is
+# allocated, so that a config of unknown origin cannot use up the memory. Who wants
+# more changes it here.
+MAX_PARAMETER_BYTES = 16 * 2**30
+# Layers that a token can pass through: each is a part of the program.
+MAX_DEPTH = 1024
+MAX_WINDOW = 1000
 ATTENTION_POSITIONS = ("fire", "rope", "relative_abacus", "rotary_abacus")
 
 
@@ -28,6 +36,7 @@ class McLeishConfig:
     qkv_gain_quirk: bool = False
 
     def __post_init__(self):
+        check_types("model.mcleish", type(self), vars(self))
         if self.qkv_gain_quirk and not self.deepnorm:
             raise ValueError(
                 "model.mcleish.qkv_gain_quirk=True needs model.mcleish.deepnorm=True"
@@ -83,6 +92,7 @@ class ModelConfig:
     scheme: Scheme = Abacus()
 
     def __post_init__(self):
+        check_types("model", type(self), vars(self))
         check_choice(
             "model",
             self,
@@ -92,13 +102,16 @@ class ModelConfig:
             norm=("post", "sandwich"),
         )
         sizes = ("width", "num_heads", "mlp_width", "num_layers", "num_recurrences")
-        check_at_least("model", self, **dict.fromkeys(sizes, 1))
-        check_at_least("model", self, table_size=0, abacus_window=0, norm_eps=0.0)
+        check_range("model", self, 1, MAX_INT, *sizes)
+        check_range("model", self, 0, MAX_INT, "table_size")
+        check_range("model", self, 0, MAX_WINDOW, "abacus_window")
+        check_range("model", self, 0.0, math.inf, "norm_eps")
         known = TOKEN_POSITIONS + ATTENTION_POSITIONS
         for name in self.positions:
             if name not in known:
                 raise ValueError(
-                    f"model.positions has {name!r}; allowed: any of {', '.join(known)}"
+                    f"model.positions has {shown(name)}; allowed: any of "
+                    f"{', '.join(known)}"
                 )
         if self.width % self.num_heads:
             raise ValueError(
@@ -109,6 +122,12 @@ class ModelConfig:
             raise ValueError(
                 f"model.mlp_width={self.mlp_width}: must be even, for two halves"
             )
+        if self.depth > MAX_DEPTH:
+            raise ValueError(
+                f"model.num_layers={self.num_layers} x model.num_recurrences="
+                f"{self.num_recurrences}: must be at most {MAX_DEPTH} layers"
+            )
+        self.check_size()
         if {"rope", "rotary_abacus"} & set(self.positions) and self.head_width % 2:
             raise ValueError(
                 f"rotary positions need an even head width, got {self.head_width}; "
@@ -134,6 +153,27 @@ class ModelConfig:
     def depth(self) -> int:
         """Layers that a token passes through."""
         return self.num_layers * self.num_recurrences
+
+    @property
+    def matrix_size(self) -> int:
+        """Numbers in all matrices and tables: nearly all of the parameters."""
+        mlp = self.width * self.mlp_width * 3 // 2
+        num_mlps = self.num_layers + self.mcleish.head_mlp
+        num_squares = 4 * self.num_layers + self.mcleish.adapter
+        num_tables = len({*TOKEN_POSITIONS} & {*self.positions})
+        num_rows = 2 * self.vocab_size + num_tables * self.table_size
+        return num_mlps * mlp + (num_squares * self.width + num_rows) * self.width
+
+    def check_size(self) -> None:
+        """Raises `ValueError` if there are more parameters than anyone wants."""
+        if 4 * self.matrix_size > MAX_PARAMETER_BYTES:
+            raise ValueError(
+                f"model.width={self.width}, model.mlp_width={self.mlp_width}, "
+                f"model.num_layers={self.num_layers} and model.table_size="
+                f"{self.table_size} make {4 * self.matrix_size / 2**30:.0f} GiB of "
+                f"parameters; allowed: {MAX_PARAMETER_BYTES / 2**30:.0f} GiB "
+                "(MAX_PARAMETER_BYTES in arith_jax/config/model.py)"
+            )
 
     def check_table(self, max_position_id: int, max_offset: int = 0) -> None:
         """Raises `ValueError` if a position table, or a level of ids, ends too early.
@@ -184,4 +224,5 @@ class Execution:
     triton_gemm: bool = True
 
     def __post_init__(self):
+        check_types("execution", type(self), vars(self))
         check_choice("execution", self, dtype=("float32", "bfloat16"))

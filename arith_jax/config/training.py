@@ -1,8 +1,9 @@
 """How a model is trained: loss, optimizer, budget."""
 
 import dataclasses
+import math
 
-from arith_jax.config.checks import check_at_least, check_choice
+from arith_jax.checks import MAX_INT, check_choice, check_range, check_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +23,10 @@ class LossConfig:
     throttle: bool = False
 
     def __post_init__(self):
+        check_types("loss", type(self), vars(self))
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"loss.alpha={self.alpha}: must be between 0 and 1")
-        check_at_least("loss", self, max_backprop=1)
+        check_range("loss", self, 1, MAX_INT, "max_backprop")
         check_choice("loss", self, reduction=("mean", "none"))
 
 
@@ -49,10 +51,18 @@ class OptimConfig:
     ramp_until: float = 0.0
 
     def __post_init__(self):
+        check_types("optim", type(self), vars(self))
         check_choice("optim", self, optimizer=("adamw", "muon"))
-        rates = ("learning_rate", "muon_learning_rate", "weight_decay", "clip_norm")
-        check_at_least("optim", self, **dict.fromkeys(rates, 0.0))
-        check_at_least("optim", self, batch_size=1, micro_batch_size=1, ramp_until=0.0)
+        rates = ("learning_rate", "muon_learning_rate", "final_learning_rate")
+        others = ("eps", "weight_decay", "clip_norm", "ramp_until")
+        check_range("optim", self, 0.0, math.inf, *rates, *others)
+        check_range("optim", self, 1, MAX_INT, "batch_size", "micro_batch_size")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"optim.{name}={getattr(self, name)}: must be at least 0 and "
+                    "below 1"
+                )
         if not 0 <= self.warmup <= self.decay_start <= 1:
             raise ValueError(
                 f"optim.warmup={self.warmup} and optim.decay_start="
@@ -89,10 +99,14 @@ class TrainConfig:
     init_from: str = ""
 
     def __post_init__(self):
+        check_types("train", type(self), vars(self))
+        check_range("train", self, 0, MAX_INT, "steps")
+        numbers = ("minutes", "key_noise", "checkpoint_minutes")
+        check_range("train", self, 0.0, math.inf, *numbers)
+        check_range("train", self, 1, MAX_INT, "log_every")
+        check_range("train", self, 0, MAX_INT, "keep_checkpoints")
         if (self.steps > 0) == (self.minutes > 0):
             raise ValueError(
                 f"train.steps={self.steps} and train.minutes={self.minutes}: "
                 "exactly one must be above 0; set the other to 0"
             )
-        check_at_least("train", self, key_noise=0.0, log_every=1)
-        check_at_least("train", self, checkpoint_minutes=0.0, keep_checkpoints=0)

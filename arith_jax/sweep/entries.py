@@ -4,22 +4,23 @@
 """
 
 import dataclasses
-import difflib
 import itertools
+import math
 import pathlib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import flags
-
 from arith_jax import cli
+from arith_jax.checks import one_line, shown
 from arith_jax.config.experiment import MAX_SEED
 from arith_jax.training.workdir import flatten
 
 SWEEP_KEYS = {"workdir": str, "overrides": dict, "runs": list}
 RUN_KEYS = {"config": (str, list), "seeds": list, "overrides": dict}
+# Written out before any of them runs.
+MAX_ENTRIES = 10_000
 # Folders with longer names are no pleasure to read.
 MAX_NAME = 100
 KINDS = {str: "a string", list: "a list", dict: "a table"}
@@ -100,14 +101,24 @@ def read_sweep(path: pathlib.Path | str) -> Sweep:
         path: Of a TOML file.
 
     Raises:
-        OSError: If the file or a config cannot be read.
-        ValueError: If the file is not a sweep, or two entries are the same.
+        ValueError: If the file cannot be read or is not a sweep, a config cannot be
+            read, or two entries are the same.
     """
     path = pathlib.Path(path)
     try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
+        return sweep_of(path, tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a TOML file: {one_line(str(error))}"
+        ) from error
+    except RecursionError as error:
+        raise ValueError(f"{path} has tables in tables that are too deep") from error
+
+
+def sweep_of(path: pathlib.Path, content: Mapping[str, Any]) -> Sweep:
+    """The sweep that the content of a file describes; raises as `read_sweep`."""
     check_keys(str(path), content, SWEEP_KEYS)
     runs = content.get("runs", [])
     if not runs:
@@ -122,25 +133,28 @@ def read_sweep(path: pathlib.Path | str) -> Sweep:
     for number, run in enumerate(runs, 1):
         where = f"{path}, [[runs]] {number}"
         check_keys(where, run, RUN_KEYS)
-        entries += run_entries(where, run, common[0])
+        for entry in run_entries(where, run, common[0]):
+            entries.append(entry)
+            if len(entries) > MAX_ENTRIES:
+                raise ValueError(f"{where}: {too_many(len(entries))}")
     check_names(path, entries)
-    root = pathlib.Path(content.get("workdir", f"runs/{path.stem}"))
+    root = cli.local_path("workdir", content.get("workdir", f"runs/{path.stem}"))
     return Sweep(path, root, tuple(entries))
 
 
 def check_keys(where: str, table: Any, kinds: Mapping[str, Any]) -> None:
     """Raises `ValueError` if a table has an unknown key or a value of another type."""
     if not isinstance(table, dict):
-        raise ValueError(f"{where}: must be a table, not {table!r}")
+        raise ValueError(f"{where}: must be a table, not {shown(table)}")
     for key, value in table.items():
         if key not in kinds:
             raise ValueError(
-                f"{where}: key {key!r} is unknown; allowed: {', '.join(kinds)}"
+                f"{where}: key {shown(key)} is unknown; allowed: {', '.join(kinds)}"
             )
         if not isinstance(value, kinds[key]):
             allowed = kinds[key] if isinstance(kinds[key], tuple) else (kinds[key],)
             words = " or ".join(KINDS[kind] for kind in allowed)
-            raise ValueError(f"{where}: {key}={value!r} must be {words}")
+            raise ValueError(f"{where}: {key}={shown(value)} must be {words}")
 
 
 def run_entries(
@@ -154,7 +168,6 @@ def run_entries(
         common: Overrides of the whole file.
 
     Raises:
-        OSError: If a config cannot be read.
         ValueError: If a config, a key or a value is not allowed.
     """
     configs = run.get("config", [])
@@ -165,7 +178,8 @@ def run_entries(
     for seed in seeds:
         if type(seed) is not int or not 0 <= seed <= MAX_SEED:
             raise ValueError(
-                f"{where}: seeds={seeds!r} must be whole numbers from 0 to {MAX_SEED}"
+                f"{where}: seeds={shown(seeds)} must be whole numbers from 0 to "
+                f"{MAX_SEED}"
             )
     if not seeds:
         raise ValueError(f"{where}: seeds=[] makes no entry; leave it out for seed 0")
@@ -175,19 +189,21 @@ def run_entries(
         name = defaults.get("name", "experiment")
         for own in choices:
             values = {
-                key: checked(f"{where}, {config}", key, value, defaults)
+                key: checked(f"{where}, {shown_config(config)}", key, value, defaults)
                 for key, value in sorted({**common, **own}.items())
             }
             if values.get("eval.name", defaults.get("eval.name")):
                 raise ValueError(
-                    f"{where}, {config}: an evaluation with a name does not train; "
+                    f"{where}, {shown_config(config)}: an evaluation with a name does "
+                    "not train; "
                     "use --config with --mode=eval"
                 )
             row = row_name(name, {key: values[key] for key in sorted(own)})
             if len(row) > MAX_NAME:
                 raise ValueError(
-                    f"{where}: the name {row} has {len(row)} characters; allowed: "
-                    f"{MAX_NAME}; move overrides to [overrides], or to the config"
+                    f"{where}: the name {shown(row)} has {len(row)} characters; "
+                    f"allowed: {MAX_NAME}; move overrides to [overrides], or to the "
+                    "config"
                 )
             for seed in seeds:
                 yield Entry(config, values, seed, row)
@@ -200,16 +216,34 @@ def expand(where: str, text: Any) -> list[str]:
         ValueError: If it is no string, or a brace has no partner.
     """
     if not isinstance(text, str):
-        raise ValueError(f"{where}: config={text!r} must be a string")
+        raise ValueError(f"{where}: config={shown(text)} must be a string")
     parts = re.split(r"\{([^{}]*)\}", text)
     if set("{}") & set("".join(parts)):
         raise ValueError(
-            f"{where}: config={text!r} has a brace without its partner, or one inside "
-            "another; allowed: {a,b}"
+            f"{where}: config={shown(text)} has a brace without its partner, or one "
+            "inside another; allowed: {a,b}"
         )
     # Every second part was between braces.
     choices = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
+    check_product(where, choices)
     return ["".join(words) for words in itertools.product(*choices)]
+
+
+def check_product(where: str, choices: Iterable[Sequence[Any]]) -> None:
+    """Raises `ValueError` if all combinations of choices are too many to write out."""
+    count = math.prod(len(choice) for choice in choices)
+    if count > MAX_ENTRIES:
+        raise ValueError(f"{where}: {too_many(count)}")
+
+
+def too_many(count: int) -> str:
+    """What is wrong with a number of entries."""
+    return f"makes {shown(count)} entries or more; at most {MAX_ENTRIES} in a file"
+
+
+def shown_config(text: str) -> str:
+    """A config or a key as it is written, cut."""
+    return text if len(text) <= 100 and text.isprintable() else shown(text)
 
 
 def grid(where: str, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -226,12 +260,13 @@ def grid(where: str, overrides: Mapping[str, Any]) -> list[dict[str, Any]]:
     for dotted, value in flatten(overrides):
         key = dotted.removesuffix(".any")
         if key in choices:
-            raise ValueError(f"{where}: {key} is given twice")
+            raise ValueError(f"{where}: {shown_config(key)} is given twice")
         if key != dotted and not (isinstance(value, list) and value):
             raise ValueError(
-                f"{where}: {key}={{any={value!r}}} must be a list of values"
+                f"{where}: {key}={{any={shown(value)}}} must be a list of values"
             )
         choices[key] = value if key != dotted else [value]
+    check_product(where, choices.values())
     rows = itertools.product(*choices.values())
     return [dict(zip(choices, row, strict=True)) for row in rows]
 
@@ -240,16 +275,12 @@ def default_values(where: str, config: str) -> dict[str, Any]:
     """The keys of a config as its file sets them, by dotted name.
 
     Raises:
-        OSError: If its file cannot be read.
-        ValueError: If it refuses its argument.
+        ValueError: If its file cannot be read or refuses its argument.
     """
-    arguments = [f"--config={config}"]
-    values = cli.new_flags(config_in=arguments)
     try:
-        values(["", *arguments])
-        return dict(flatten(values.config.to_dict()))
-    except (flags.Error, OSError, ValueError) as error:
-        raise ValueError(f"{where}, {config}: {cli.reason(error)}") from error
+        return cli.default_values(config)
+    except ValueError as error:
+        raise ValueError(f"{where}, {shown_config(config)}: {error}") from error
 
 
 def checked(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> Any:
@@ -259,13 +290,9 @@ def checked(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> An
         ValueError: If the config has no such key, or one of another type.
     """
     if key == "seed":
-        raise ValueError(f"{where}: seed is no override; set seeds = [{value}]")
+        raise ValueError(f"{where}: seed is no override; set seeds = [{shown(value)}]")
     if key not in defaults:
-        close = difflib.get_close_matches(key, defaults, 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(
-            f"{where}: {key} is unknown; {hint}allowed: keys of configs/base.py"
-        )
+        raise ValueError(f"{where}: {cli.unknown_key(key, defaults)}")
     kind = type(defaults[key])
     if kind is tuple and isinstance(value, list):
         return tuple(value)
@@ -274,7 +301,8 @@ def checked(where: str, key: str, value: Any, defaults: Mapping[str, Any]) -> An
     if type(value) is not kind:
         word = "list" if kind is tuple else kind.__name__
         raise ValueError(
-            f"{where}: {key}={value!r} must be of type {word}, as {defaults[key]!r}"
+            f"{where}: {key}={shown(value)} must be of type {word}, as "
+            f"{shown(defaults[key])}"
         )
     return value
 

@@ -11,11 +11,15 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import shown
 from arith_jax.positions.schemes import Abacus, Coupled, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.calculation import LENGTH_AXES, length_regions
 from arith_jax.tasks.digits import word_below
 from arith_jax.tasks.task import Layout, PairKinds
+
+# Of training examples: of all strings of these lengths one is drawn with 32 bits.
+MAX_DIGITS = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,11 @@ class BitwiseOr:
         self, words: UInt[Array, " 2"], max_cell: tuple[int, int]
     ) -> Int[Array, " 2"]:
         """Lengths of a training example: (i, j) with weight min(i, j)."""
+        if max(max_cell) > MAX_DIGITS:
+            raise ValueError(
+                f"data.max_digits={max(max_cell)}: at most {MAX_DIGITS} for "
+                f"{self.title}"
+            )
         pairs = 1 + np.indices(max_cell).reshape(2, -1)
         ends = np.cumsum(pairs.min(axis=0))
         place = word_below(words[0], int(ends[-1]))
@@ -129,11 +138,11 @@ class BitwiseOr:
         Raises:
             ValueError: If it is not an OR of two binary vectors.
         """
-        match = re.fullmatch(r"\s*([01]+)\s*[|+]\s*([01]+)\s*=?\s*", expression)
+        match = re.fullmatch(r"([01]+)\s*[|+]\s*([01]+)\s*=?", expression.strip())
         if match is None:
             raise ValueError(
-                f"expression {expression!r} is not a bitwise OR; allowed: two binary "
-                "vectors joined by '|' or '+', as in 001|00000"
+                f"expression {shown(expression)} is not a bitwise OR; allowed: two "
+                "binary vectors joined by '|' or '+', as in 001|00000"
             )
         return f"{match[1]}+{match[2]}="
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import check_types, shown
 from arith_jax.positions.schemes import Abacus, Coupled, Lines, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import Segment, word_below
@@ -33,6 +34,16 @@ def length_regions(a: int, b: int, max_cell: tuple[int, int]) -> tuple[str, ...]
     if a <= max_cell[0] and b <= max_cell[1]:
         return ("id",)
     return ("ood",) if max(a, b) <= 100 else ("ood_100plus",)
+
+
+def why_not(expression: str) -> str:
+    """What an expression has that no task reads: other digits than 0-9, a sign."""
+    for symbol in expression:
+        if symbol.isdigit() and not symbol.isascii():
+            return f"; {symbol!r} is a digit, but not one of 0-9"
+    if re.search(r"(^|[-+*x,])\s*[-+]\s*[0-9]", expression):
+        return "; numbers have no sign"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +87,7 @@ class Calculation(abc.ABC):
     first_answer = ""
 
     def __post_init__(self):
+        check_types("task", type(self), vars(self))
         for name in (*self.share_options.values(), "blanks"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
@@ -270,15 +282,16 @@ class Calculation(abc.ABC):
         Raises:
             ValueError: If it is not this operation on two non-negative integers.
         """
-        pattern = rf"\s*(\d+)\s*[{re.escape(self.operators)}]\s*(\d+)\s*=?\s*"
-        match = re.fullmatch(pattern, expression, re.ASCII)
+        pattern = rf"(\d+)\s*[{re.escape(self.operators)}]\s*(\d+)\s*=?"
+        match = re.fullmatch(pattern, expression.strip(), re.ASCII)
         if match is None:
             raise ValueError(
-                f"expression {expression!r} is not {self.singular}; allowed: two "
+                f"expression {shown(expression)} is not {self.singular}; allowed: two "
                 f"non-negative integers joined by "
                 f"{' or '.join(map(repr, self.operators))}, as in {self.example}"
+                f"{why_not(expression)}"
             )
-        numbers = [str(digits.int_from_digits(number)) for number in match.groups()]
+        numbers = [number.lstrip("0") or "0" for number in match.groups()]
         width = max(map(len, numbers)) if self.zero_pad else 0
         a, b = (self.insert_hints(number.zfill(width)[::-1]) for number in numbers)
         return f"{a}{self.operator}{b}="
@@ -323,7 +336,8 @@ class Calculation(abc.ABC):
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
     ) -> list[str]:
         """A telling expression, and a random one of each size."""
-        number = lambda length: rng.randrange(10 ** (length - 1), 10**length)
+        draw = lambda length: rng.randrange(10 ** (length - 1), 10**length)
+        number = lambda length: digits.digits_from_int(draw(length))
         texts = [f"{number(a)}{self.operator}{number(b)}" for a, b in sizes]
         return [self.example, *texts]
 

@@ -1,10 +1,10 @@
 """The task that a config names, and the options it has."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from arith_jax.checks import as_float, check_types, close_first, shown, shown_key
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.bitwise_or import BitwiseOr
 from arith_jax.tasks.mixture import Mixture
@@ -25,7 +25,7 @@ TASKS: Mapping[str, tuple[type[Any], ...]] = {
 }
 
 
-def make_task(name: str, options: Mapping[str, Any]) -> Task:
+def make_task(name: Any, options: Mapping[str, Any]) -> Task:
     """The task of a config.
 
     Args:
@@ -40,12 +40,17 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     known = default_options(name)
     for key, value in options.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            allowed = list(dict.fromkeys([*close, *known]))
             raise ValueError(
-                f"task.{key}={value!r}: {name} has no such option; allowed: "
-                f"{', '.join(allowed) or 'none'}"
+                f"task.{shown_key(key)}={shown(value)}: {name} has no such option; "
+                f"{close_first(key, known)}"
             )
+    # A whole number is meant as a float where one is wanted.
+    options = {
+        key: as_float(value) if type(known[key]) is float else value
+        for key, value in options.items()
+    }
+    for task in TASKS[name]:
+        check_types("task", task, options)
     tasks = tuple(
         task(**{key: options[key] for key in options_of(task) if key in options})
         for task in TASKS[name]
@@ -53,14 +58,16 @@ def make_task(name: str, options: Mapping[str, Any]) -> Task:
     return tasks[0] if len(tasks) == 1 else Mixture(tasks)
 
 
-def default_options(name: str) -> dict[str, Any]:
+def default_options(name: Any) -> dict[str, Any]:
     """All options of a task with their defaults; of a mixture, those of all parts.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    if name not in TASKS:
-        raise ValueError(f"task.name={name!r} is unknown; allowed: {', '.join(TASKS)}")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(
+            f"task.name={shown(name)} is unknown; {close_first(name, TASKS)}"
+        )
     options: dict[str, Any] = {}
     for task in TASKS[name]:
         options |= options_of(task)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import shown
 from arith_jax.positions.schemes import Scheme
 from arith_jax.tasks.calculation import LENGTH_AXES, Calculation, length_regions
 from arith_jax.tasks.digits import word_below
@@ -163,8 +164,8 @@ class Mixture:
         names = ", ".join(self.subtasks)
         operators = ", ".join("".join(task.operators for task in self.tasks))
         raise ValueError(
-            f"expression {expression!r} is none of {names}; allowed: two non-negative "
-            f"integers joined by one of {operators}"
+            f"expression {shown(expression)} is none of {names}; allowed: two "
+            f"non-negative integers joined by one of {operators}"
         )
 
     def task_of(self, prompt: str) -> Calculation:

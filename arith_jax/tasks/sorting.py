@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import check_types, shown
 from arith_jax.positions.schemes import Abacus, Coupled, Items, Scheme
 from arith_jax.tasks import digits
-from arith_jax.tasks.calculation import length_regions
+from arith_jax.tasks.calculation import length_regions, why_not
 from arith_jax.tasks.digits import word_below
 from arith_jax.tasks.task import Layout, PairKinds
 
@@ -61,6 +62,7 @@ class Sorting:
     is_packable = False
 
     def __post_init__(self):
+        check_types("task", type(self), vars(self))
         if not 0.0 <= self.hard_lists <= 1.0:
             raise ValueError(
                 f"task.hard_lists={self.hard_lists}: must be between 0 and 1"
@@ -211,10 +213,11 @@ class Sorting:
         is_list = all(text.isascii() and text.isdecimal() for text in numbers)
         if not is_list or len(numbers) > len(vocab.HINTS):
             raise ValueError(
-                f"expression {expression!r} is not a list to sort; allowed: 1 to "
+                f"expression {shown(expression)} is not a list to sort; allowed: 1 to "
                 f"{len(vocab.HINTS)} non-negative integers with commas, as in 30,4,17"
+                f"{why_not(expression)}"
             )
-        values = [str(digits.int_from_digits(number))[::-1] for number in numbers]
+        values = [(number.lstrip("0") or "0")[::-1] for number in numbers]
         pairs = zip(vocab.HINTS, values, strict=False)
         return ",".join(f"{key}:{value}" for key, value in pairs) + "="
 
@@ -230,7 +233,7 @@ class Sorting:
 
     def read_answer(self, prompt: str, answer: str) -> str:
         """The numbers in the order of an answer; `?` where it names no key."""
-        numbers = {key: str(digits.int_from_digits(n)) for key, n in self.items(prompt)}
+        numbers = {key: n.lstrip("0") or "0" for key, n in self.items(prompt)}
         keys = answer[-len(numbers) :] if self.scratchpad else answer[::2]
         return ",".join(numbers.get(key, "?") for key in keys)
 
@@ -250,7 +253,8 @@ class Sorting:
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
     ) -> list[str]:
         """A telling expression, and a random one of each size."""
-        number = lambda length: str(rng.randrange(10 ** rng.randint(1, length)))
+        draw = lambda length: rng.randrange(10 ** rng.randint(1, length))
+        number = lambda length: digits.digits_from_int(draw(length))
         lists = [[number(length) for _ in range(count)] for count, length in sizes]
         return ["30,4,17", *(",".join(numbers) for numbers in lists)]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
 import safetensors.flax
 from flax import traverse_util
 from jax.experimental import multihost_utils
@@ -20,7 +20,6 @@ from arith_jax.training.checksums import write_checksums
 from arith_jax.training.loop import Clock
 from arith_jax.training.saved import (
     disk_error,
-    first_line,
     newest_readable,
     quiet_libraries,
     saved_text,
@@ -28,6 +27,7 @@ from arith_jax.training.saved import (
     unused,
 )
 from arith_jax.training.state import TrainState, make_state
+from arith_jax.training.weights import read_released
 
 RELEASED = "weights.safetensors"
 
@@ -223,6 +223,7 @@ def restore_weights(
     )
 
     def read(path: pathlib.Path) -> tuple[Any, Clock]:
+        check_stored(path / "state", {name: like})
         restored = ocp.PyTreeCheckpointer().restore(
             path / "state",
             args=ocp.args.PyTreeRestore(
@@ -238,6 +239,27 @@ def restore_weights(
     return weights, clock, int(path.name)
 
 
+def check_stored(path: pathlib.Path, like: Any) -> None:
+    """Raises `ValueError` if a checkpoint stores more numbers than `like` has.
+
+    Its metadata is read, no array: pieces of arrays are read whole, so an array of a
+    few numbers could come in pieces of terabytes.
+    """
+    stored_tree: Any = ocp.PyTreeCheckpointer().metadata(path).item_metadata
+    for key, part in like.items():
+        flatten = traverse_util.flatten_dict
+        stored: dict[str, Any] = dict(flatten(stored_tree.tree[key], sep="/"))
+        wanted: dict[str, Any] = dict(flatten(part, sep="/"))
+        for name, leaf in wanted.items():
+            array = stored[name]
+            piece = array.storage.chunk_shape
+            if tuple(array.shape) != leaf.shape or math.prod(piece) > leaf.size:
+                raise ValueError(
+                    f"{name} has shape {array.shape} in pieces of {piece}, the model "
+                    f"needs {leaf.shape}"
+                )
+
+
 def write_released(path: pathlib.Path, weights: Any, clock: Clock, steps: int) -> None:
     """Writes weights as safetensors, each under its path joined with slashes."""
     flat: dict[str, Any] = dict(traverse_util.flatten_dict(weights, sep="/"))
@@ -246,40 +268,6 @@ def write_released(path: pathlib.Path, weights: Any, clock: Clock, steps: int) -
     temporary = path.with_suffix(".tmp")
     safetensors.flax.save_file(flat, temporary, metadata)
     temporary.replace(path)
-
-
-def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
-    """Weights written by `write_released`, the seconds they took, the steps.
-
-    Raises:
-        ValueError: If the file cannot be read or its tensors are not those of `like`.
-    """
-    try:
-        flat = safetensors.flax.load_file(path)
-        with safetensors.safe_open(path, framework="flax") as file:
-            metadata = file.metadata()
-        clock = Clock(
-            train_seconds=float(metadata["train_seconds"]),
-            compile_seconds=float(metadata["compile_seconds"]),
-            num_seeds=int(metadata.get("num_seeds", 1)),
-        )
-        steps = int(metadata["steps"])
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"checkpoint {path} cannot be read ({first_line(error)}); restore the "
-            "file or name another folder"
-        ) from error
-    wanted: dict[str, Any] = dict(traverse_util.flatten_dict(like, sep="/"))
-    shapes, expected = (
-        {name: leaf.shape for name, leaf in tree.items()} for tree in (flat, wanted)
-    )
-    for name in sorted(shapes.keys() | expected.keys()):
-        if shapes.get(name) != expected.get(name):
-            raise ValueError(
-                f"checkpoint {path} does not fit its config: {name!r} has shape "
-                f"{shapes.get(name)}, the model needs {expected.get(name)}"
-            )
-    return traverse_util.unflatten_dict(flat, sep="/"), clock, steps
 
 
 def on_one_device(like: Any) -> Any:

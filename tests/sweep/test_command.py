@@ -60,7 +60,7 @@ def test_a_real_sweep_from_list_to_report(tmp_path, write, capsys):
     assert "3 entries, 1 finished before; 1 at a time" in rest.stdout
     assert "finished 0 abacus_add_s0 after" in rest.stdout
     assert "failed 2 abacus_add_width_31_s0 after" in rest.stdout
-    assert "exit code 1: error: model.width=31 is not a multiple" in rest.stdout
+    assert "exit code 2: error: model.width=31 is not a multiple" in rest.stdout
     launch_module.main([f"--sweep={path}", "--list"])
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert rows[1:3] == [[str(i), "finished", f"abacus_add_s{i}"] for i in (0, 1)]

@@ -150,7 +150,7 @@ def test_mixture_reads_expressions_of_every_part():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("division", {}, r"task.name='division' is unknown; allowed: addition, subtr"),
+        ("division", {}, r"task.name='division' is unknown; did you mean 'addit"),
         ("sorting", {"blanks": 0.1}, r"task.blanks=0.1: sorting has no such option"),
         ("addition", {"complement": True}, r"task.complement=True: addition has no su"),
         # Off, too.
