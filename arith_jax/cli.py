@@ -136,7 +136,8 @@ def unknown_key(key: str, defaults: Mapping[str, Any]) -> str:
     same.sort(key=lambda other: last[other] != name)
     close = difflib.get_close_matches(key[:100], known, 3)
     beside = [other for other in known if other.rpartition(".")[0] == section]
-    sections = dict.fromkeys(f"{other.partition('.')[0]}..." for other in known)
+    split = [other.partition(".") for other in known]
+    sections = dict.fromkeys(first + "..." * bool(dot) for first, dot, _ in split)
     listed = dict.fromkeys([*same, *close, *(beside or sections)])
     hint = f"did you mean {(same or close)[0]!r}? " if same or close else ""
     return f"{shown_path(key)} is unknown; {hint}allowed: {', '.join(listed)}"
