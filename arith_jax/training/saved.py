@@ -1,13 +1,14 @@
 """Which checkpoints a workdir has, and which of them can be read."""
 
+import contextlib
 import errno
 import itertools
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 
@@ -17,10 +18,23 @@ from arith_jax.training.checksums import damage
 Restored = TypeVar("Restored")
 
 
-def quiet_libraries() -> None:
-    """Keeps orbax from logging errors, which are raised as well."""
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps orbax and what it calls from printing errors, which are raised as well."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # Of writes that are given up after the first one has failed.
+        if str(error) != "Event loop is closed":
+            before(kind, error, trace)
+
+    sys.excepthook = show
+    try:
+        yield
+    finally:
+        sys.excepthook = before
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
@@ -58,7 +72,6 @@ def newest_readable(
     Raises:
         ValueError: If none can be read; says what is wrong with the newest.
     """
-    quiet_libraries()
     reasons: dict[pathlib.Path, str] = {}
     for step in steps_in(folder):
         path = folder.absolute() / str(step)
@@ -68,7 +81,8 @@ def newest_readable(
             reasons[path] = reason or "damaged"
             continue
         try:
-            content = read(path)
+            with quiet_libraries():
+                content = read(path)
         except jax.errors.JaxRuntimeError:
             raise
         except Exception as error:

@@ -30,10 +30,9 @@ with interrupt.noted_signals("COMMAND") as noted:
 
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_a_signal_is_noted_and_ends_what_is_held_afterwards(number, capfd):
-    before = signal.getsignal(number)
-    done = []
+    before, done = signal.getsignal(number), []
 
-    def work():
+    def ask():
         with noted_signals("COMMAND") as noted:
             noted.describe = lambda: "saved at step 7 in DIR"
             with noted.held():
@@ -41,7 +40,7 @@ def test_a_signal_is_noted_and_ends_what_is_held_afterwards(number, capfd):
                 done.append(noted.is_due(7))
 
     with pytest.raises(SystemExit) as end:
-        work()
+        ask()
     assert done == [True]
     assert end.value.code == 128 + number
     name = signal.Signals(number).name
@@ -54,13 +53,13 @@ def test_a_signal_is_noted_and_ends_what_is_held_afterwards(number, capfd):
 def test_outside_it_ends_at_once(capfd):
     reached = []
 
-    def work():
+    def ask():
         with noted_signals("COMMAND"):
             os.kill(os.getpid(), signal.SIGTERM)
             reached.append(True)
 
     with pytest.raises(SystemExit) as end:
-        work()
+        ask()
     assert not reached
     assert end.value.code == 143
     assert capfd.readouterr().err.startswith("SIGTERM: nothing was begun; to go on")
