@@ -121,6 +121,14 @@ class DataConfig:
         """The largest trained cell."""
         return self.max_numbers or self.max_digits, self.max_digits
 
+    def check_list(self, cell: tuple[int, int]) -> None:
+        """Raises `ValueError` if a list has more numbers than there are keys."""
+        if self.task.has_lists and cell[0] > vocab.NUM_HINTS:
+            raise ValueError(
+                f"lists of {cell[0]} numbers: there are keys for {vocab.NUM_HINTS}; "
+                "lower eval.grid_digits, eval.diagonal or eval.set_lengths"
+            )
+
     def max_position_id(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell, without offset."""
         return self.scheme.max_position_id(self.task.max_number_length(*cell))

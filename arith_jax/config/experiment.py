@@ -4,7 +4,6 @@ import dataclasses
 import json
 from typing import Any
 
-from arith_jax import vocab
 from arith_jax.checks import (
     MAX_INT,
     as_mapping,
@@ -181,11 +180,7 @@ class Experiment:
         trained_width = task.row_width(*max_cell)
         evaluated_width = self.eval.bucket(task.row_width(*evaluated))
         self.model.check_row(max(trained_width, evaluated_width))
-        if task.has_lists and evaluated[0] > vocab.NUM_HINTS:
-            raise ValueError(
-                f"eval: lists of {evaluated[0]} numbers; there are keys for "
-                f"{vocab.NUM_HINTS}; lower eval.grid_digits, diagonal or set_lengths"
-            )
+        self.data.check_list(evaluated)
         if self.optim.micro_batch_size * trained_width > MAX_INT:
             raise ValueError(
                 f"optim.micro_batch_size={self.optim.micro_batch_size}: rows of "

@@ -47,9 +47,10 @@ def sample_batch(experiment: Experiment, size: int, sets: Sequence[str] = ()) ->
         sets: Names of evaluation sets; default: the first subtask.
 
     Raises:
-        ValueError: If a table of positions ends before this size.
+        ValueError: If a table of positions, or of keys, ends before this size.
     """
     task, cell = experiment.data.task, (size, size)
+    experiment.data.check_list(cell)
     experiment.model.check_table(experiment.data.max_position_id(cell))
     width = round_up(task.row_width(*cell), 64)
     experiment.model.check_row(width)

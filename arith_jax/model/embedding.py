@@ -28,11 +28,13 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Integer[Array, "*b t"]) -> Float[Array, "*b t d"]:
-        """The vectors; NaN for an id past the table."""
+        """The vectors; NaN for an id that the table does not have."""
         initial = nn.initializers.normal(self.features**-0.5)
         shape = (self.num_embeddings, self.features)
         table = self.param("embedding", initial, shape, jnp.float32)
         ids = ids.astype(jnp.int32)
+        # A negative id would count from the end of the table.
+        ids = jnp.where(ids < 0, self.num_embeddings, ids)
         if not self.execution.kernels:
             return jnp.take(table, ids, axis=0)
         is_exact = self.execution.dtype == "float32"

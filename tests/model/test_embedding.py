@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 from flax.nnx import bridge
 
+from arith_jax.config.model import Execution
 from arith_jax.model import embedding
 from arith_jax.model.embedding import AbacusEmbedding
 from tests.helpers import assert_trees_close
@@ -37,6 +38,17 @@ def test_ids_past_the_table_are_not_a_number():
     assert jnp.all(jnp.isnan(vectors[1:]))
     table = variables["params"]["embedding"]
     assert jnp.all(jnp.isnan(embedding.table_rows(None, table, jnp.array([7]))))
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_no_id_reads_another_row_under_jit(kernels):
+    module, variables = abacus_embedding()
+    module = module.clone(execution=Execution(kernels=kernels))
+    ids = jnp.array([-(2**31), -8, -7, -1, 7, 2**31 - 1, 0, 6])
+    vectors = jax.jit(module.apply)(variables, ids)
+    assert jnp.all(jnp.isnan(vectors[:-2]))
+    np.testing.assert_array_equal(vectors[-2:], module.apply(variables, ids)[-2:])
+    assert jnp.all(jnp.isfinite(vectors[-2:]))
 
 
 def test_abacus_embedding_of_any_leading_axes_is_the_mapped_one():
