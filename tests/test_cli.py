@@ -21,7 +21,10 @@ def in_root(monkeypatch):
     ("word", "message"),
     [
         ("typo=1", "--config.typo is unknown; did you mean 'execution.dtype'? allo"),
-        ("run.x=1", "--config.run.x is unknown; allowed: data..., deterministic, eval..., "),
+        (
+            "run.x=1",
+            "--config.run.x is unknown; allowed: data..., deterministic, eval...",
+        ),
         (
             "optim.total_steps=60",
             "--config.optim.total_steps is unknown; did you mean 'train.steps'? "

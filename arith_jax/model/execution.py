@@ -17,7 +17,7 @@ def resolve(wanted: Execution) -> tuple[Execution, str]:
     Raises:
         ValueError: If JAX is set to 64 bits, which nothing here is computed in.
     """
-    if jax.config.jax_enable_x64:
+    if jax.config.read("jax_enable_x64"):
         raise ValueError(
             "JAX_ENABLE_X64 is on: models are computed in 32 bits or fewer; unset it, "
             "or set jax_enable_x64 to False"
