@@ -11,12 +11,13 @@ empty lines are skipped.
 """
 
 import contextlib
+import io
 import itertools
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, cast
 
 from absl import flags
 
@@ -94,14 +95,14 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(cli.BAD_INPUT)
 
 
-def open_file(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+def open_file(name: str) -> contextlib.AbstractContextManager[io.BufferedIOBase]:
     """Opens a file of expressions; `-` is standard input.
 
     Raises:
         ValueError: If it cannot be read.
     """
     if name == "-":
-        return contextlib.nullcontext(sys.stdin.buffer)
+        return contextlib.nullcontext(cast(io.BufferedIOBase, sys.stdin.buffer))
     path = cli.local_path("file", name)
     try:
         return path.open("rb")
@@ -109,7 +110,7 @@ def open_file(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
         raise ValueError(f"--file={name} cannot be read: {error.strerror}") from error
 
 
-def read_lines(name: str, file: BinaryIO) -> Iterator[Line]:
+def read_lines(name: str, file: io.BufferedIOBase) -> Iterator[Line]:
     """The lines of a file that are not empty.
 
     Raises:

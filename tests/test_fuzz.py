@@ -29,6 +29,7 @@ from arith_jax.tasks.make import TASKS
 from arith_jax.training.checkpoint import write_released
 from arith_jax.training.loop import Clock
 from arith_jax.training.weights import read_released
+from arith_jax.training.workdir import flatten
 from configs import abacus_add, abacus_sort
 from configs.paper import addition
 
@@ -165,7 +166,7 @@ def test_configs(config, keys, others):
             assert Experiment.from_dict(json.loads(written)) == experiment
 
 
-DEFAULTS = dict(cli.flatten(PLAIN[0]))
+DEFAULTS = dict(flatten(PLAIN[0]))
 keys = st.sampled_from(list(DEFAULTS)) | texts
 paths = st.sampled_from(
     ("configs/abacus_add.py", "configs/paper/addition.py", "configs", "pyproject.toml")
