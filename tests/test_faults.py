@@ -98,20 +98,6 @@ def test_signals_save_and_a_second_process_is_refused(tmp_path):
     assert steps_logged(workdir) == list(range(10, saved + 1, 10))
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
-    process = start(*LONG, f"--workdir={tmp_path}")
-    assert wait_until(lambda: last_logged(tmp_path) > 2, process)
-    # Stopped in between, it cannot answer the first one.
-    process.send_signal(signal.SIGSTOP)
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGCONT)
-    asked = time.monotonic()
-    while process.poll() is None and time.monotonic() - asked < 10:
-        time.sleep(0.4)
-        process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 128 + signal.SIGTERM
-
-
 def run_unbroken(workdir, steps):
     """A run from beginning to end; returns the seconds from its lock on."""
     process = start(*SAVING, f"--config.train.steps={steps}", f"--workdir={workdir}")
