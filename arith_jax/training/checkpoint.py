@@ -155,10 +155,14 @@ def check_stored(path: pathlib.Path, like: Any) -> None:
     Its metadata is read, no array: pieces of arrays are read whole, so an array of a
     few numbers could come in pieces of terabytes.
     """
-    tree = ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree
+    metadata = ocp.PyTreeCheckpointer().metadata(path).item_metadata
+    if metadata is None:
+        raise ValueError("its metadata are missing")
+    tree = metadata.tree
     for key, part in like.items():
-        stored = dict(traverse_util.flatten_dict(tree[key], sep="/"))
-        for name, leaf in dict(traverse_util.flatten_dict(part, sep="/")).items():
+        stored: dict[str, Any] = dict(traverse_util.flatten_dict(tree[key], sep="/"))
+        wanted: dict[str, Any] = dict(traverse_util.flatten_dict(part, sep="/"))
+        for name, leaf in wanted.items():
             array = stored[name]
             piece = array.storage.chunk_shape
             if tuple(array.shape) != leaf.shape or math.prod(piece) > leaf.size:

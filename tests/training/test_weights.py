@@ -221,14 +221,6 @@ def test_a_config_that_does_not_end_is_not_read(tmp_path):
         load_trained(tmp_path)
 
 
-def test_64_bits_are_refused():
-    with (
-        jax.enable_x64(True),
-        pytest.raises(ValueError, match="JAX_ENABLE_X64 is on: models are computed in"),
-    ):
-        load_trained(released_folder())
-
-
 def test_lists_longer_than_there_are_keys_are_refused():
     config = {"task": {"name": "sorting"}, "train": {"steps": 1}}
     with pytest.raises(
