@@ -14,7 +14,6 @@ from arith_jax.evaluation import answers
 from arith_jax.released import load_released
 from arith_jax.tasks.make import make_task
 
-
 ROOT = pathlib.Path(cli.__file__).parent.parent
 
 
