@@ -78,7 +78,7 @@ def read_config(folder: pathlib.Path) -> Any:
     try:
         if path.is_file() and path.stat().st_size <= MAX_CONFIG:
             return json.loads(path.read_bytes())
-        problem = f"no config.json of at most {MAX_CONFIG} bytes in it"
+        problem = f"no valid config.json of at most {MAX_CONFIG} bytes in it"
     except (OSError, ValueError, RecursionError) as error:
         problem = f"no valid config.json in it ({one_line(str(error))[:200]})"
     raise ValueError(

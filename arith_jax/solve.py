@@ -11,13 +11,12 @@ empty lines are skipped.
 """
 
 import contextlib
-import io
 import itertools
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -95,14 +94,14 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(cli.BAD_INPUT)
 
 
-def open_file(name: str) -> contextlib.AbstractContextManager[io.BufferedIOBase]:
+def open_file(name: str) -> contextlib.AbstractContextManager[Any]:
     """Opens a file of expressions; `-` is standard input.
 
     Raises:
         ValueError: If it cannot be read.
     """
     if name == "-":
-        return contextlib.nullcontext(cast(io.BufferedIOBase, sys.stdin.buffer))
+        return contextlib.nullcontext(sys.stdin.buffer)
     path = cli.local_path("file", name)
     try:
         return path.open("rb")
@@ -110,8 +109,12 @@ def open_file(name: str) -> contextlib.AbstractContextManager[io.BufferedIOBase]
         raise ValueError(f"--file={name} cannot be read: {error.strerror}") from error
 
 
-def read_lines(name: str, file: io.BufferedIOBase) -> Iterator[Line]:
+def read_lines(name: str, file: Any) -> Iterator[Line]:
     """The lines of a file that are not empty.
+
+    Args:
+        name: Of the file, for errors.
+        file: In bytes.
 
     Raises:
         ValueError: If it is not a text, or a line is too long.

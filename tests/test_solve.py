@@ -1,7 +1,10 @@
 """Expressions as people give them: in arguments, files and pipes."""
 
 import io
+import os
+import pathlib
 import random
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +13,8 @@ from arith_jax import cli, solve
 from arith_jax.evaluation import answers
 from arith_jax.released import load_released
 from arith_jax.tasks.make import make_task
+
+ROOT = pathlib.Path(cli.__file__).parent.parent
 
 
 def solved(capsys, *arguments):
@@ -148,3 +153,21 @@ def test_exit_codes_tell_bad_input_from_a_failed_run(error, code, capsys):
         cli.run(main)
     assert ended.value.code == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.slow
+def test_a_process_of_64_bits_trains_and_solves(tmp_path):
+    for command in (
+        ["launch.py", "--config=configs/abacus_add.py:smoke", f"--workdir={tmp_path}"],
+        ["-m", "arith_jax.solve", "12+34"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "46\n"

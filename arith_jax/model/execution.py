@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import jax
-
 from arith_jax.config.model import Execution
 from arith_jax.kernels.dispatch import obstacle
 
@@ -13,15 +11,7 @@ def resolve(wanted: Execution) -> tuple[Execution, str]:
 
     Returns:
         The execution, and one line that says what is missing; "" if nothing is.
-
-    Raises:
-        ValueError: If JAX is set to 64 bits, which nothing here is computed in.
     """
-    if jax.config.read("jax_enable_x64"):
-        raise ValueError(
-            "JAX_ENABLE_X64 is on: models are computed in 32 bits or fewer; unset it, "
-            "or set jax_enable_x64 to False"
-        )
     if not wanted.kernels:
         return wanted, ""
     reason = obstacle(wanted.dtype)

@@ -21,7 +21,7 @@ from arith_jax.positions.schemes import Abacus, Coupled, Lines, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import Segment, word_below
 from arith_jax.tasks.operands import Sampler, mixed_kind
-from arith_jax.tasks.task import Layout, PairKinds
+from arith_jax.tasks.task import Layout, PairKinds, why_not
 
 PLAIN = "0123456789+-x= "
 # Its second operand has one line of written work for each digit.
@@ -34,16 +34,6 @@ def length_regions(a: int, b: int, max_cell: tuple[int, int]) -> tuple[str, ...]
     if a <= max_cell[0] and b <= max_cell[1]:
         return ("id",)
     return ("ood",) if max(a, b) <= 100 else ("ood_100plus",)
-
-
-def why_not(expression: str) -> str:
-    """What an expression has that no task reads: other digits than 0-9, a sign."""
-    for symbol in expression:
-        if symbol.isdigit() and not symbol.isascii():
-            return f"; {symbol!r} is a digit, but not one of 0-9"
-    if re.search(r"(^|[-+*x,])\s*[-+]\s*[0-9]", expression):
-        return "; numbers have no sign"
-    return ""
 
 
 @dataclasses.dataclass(frozen=True)

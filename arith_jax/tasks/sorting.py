@@ -13,9 +13,9 @@ from arith_jax import vocab
 from arith_jax.checks import check_types, shown
 from arith_jax.positions.schemes import Abacus, Coupled, Items, Scheme
 from arith_jax.tasks import digits
-from arith_jax.tasks.calculation import length_regions, why_not
+from arith_jax.tasks.calculation import length_regions
 from arith_jax.tasks.digits import word_below
-from arith_jax.tasks.task import Layout, PairKinds
+from arith_jax.tasks.task import Layout, PairKinds, why_not
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a task is: all that the rest of the package knows of one."""
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -216,3 +217,13 @@ class Task(Protocol):
     ) -> list[str]:
         """A telling expression, and a random one of each size."""
         ...
+
+
+def why_not(expression: str) -> str:
+    """What an expression has that no task reads: other digits than 0-9, a sign."""
+    for symbol in expression:
+        if symbol.isdigit() and not symbol.isascii():
+            return f"; {symbol!r} is a digit, but not one of 0-9"
+    if re.search(r"(^|[-+*x,])\s*[-+]\s*[0-9]", expression):
+        return "; numbers have no sign"
+    return ""

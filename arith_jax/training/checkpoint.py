@@ -245,11 +245,13 @@ def check_stored(path: pathlib.Path, like: Any) -> None:
     Its metadata is read, no array: pieces of arrays are read whole, so an array of a
     few numbers could come in pieces of terabytes.
     """
-    stored_tree: Any = ocp.PyTreeCheckpointer().metadata(path).item_metadata
+    metadata = ocp.PyTreeCheckpointer().metadata(path).item_metadata
+    if metadata is None:
+        raise ValueError("its metadata are missing")
+    tree = metadata.tree
     for key, part in like.items():
-        flatten = traverse_util.flatten_dict
-        stored: dict[str, Any] = dict(flatten(stored_tree.tree[key], sep="/"))
-        wanted: dict[str, Any] = dict(flatten(part, sep="/"))
+        stored: dict[str, Any] = dict(traverse_util.flatten_dict(tree[key], sep="/"))
+        wanted: dict[str, Any] = dict(traverse_util.flatten_dict(part, sep="/"))
         for name, leaf in wanted.items():
             array = stored[name]
             piece = array.storage.chunk_shape

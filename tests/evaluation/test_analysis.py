@@ -69,7 +69,7 @@ def test_every_picture_is_drawn(picture, workdir):
 
 
 def test_what_cannot_be_drawn_is_explained(smoke, workdir, tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint .* no valid config.json"):
+    with pytest.raises(ValueError, match=r"checkpoint .* no valid config.json of at"):
         analyse.main(["digits", f"--checkpoint={tmp_path}"])
     with pytest.raises(ValueError, match=r"allowed pictures: recurrences, thinking"):
         analyse.main(["maps", f"--checkpoint={workdir}"])

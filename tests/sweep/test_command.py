@@ -38,6 +38,7 @@ def test_flags_that_do_not_go_together_are_refused(arguments, message, in_root):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_real_sweep_from_list_to_report(tmp_path, write, capsys):
     path = write(
         f"""

@@ -18,7 +18,7 @@ from tests.helpers import changed
 ROOT = pathlib.Path(__file__).parent.parent.parent
 NAMES = ("packed", "packed, in kernels", "two seeds", "looped")
 # Every program takes seconds to compile: not all on every number of devices.
-SHARED = {2: ("packed, in kernels", "looped"), 8: ("packed", "two seeds", "looped")}
+SHARED = {2: ("packed, in kernels",), 8: ("packed", "two seeds", "looped")}
 CASES = [(name, count) for count, names in SHARED.items() for name in names]
 
 

@@ -213,20 +213,12 @@ def test_configs_that_are_none_are_refused_in_one_line(text, tmp_path):
 
 def test_a_config_that_does_not_end_is_not_read(tmp_path):
     (tmp_path / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match=r"no config\.json of at most 1048576 bytes"):
+    with pytest.raises(ValueError, match=r"config\.json of at most 1048576 bytes"):
         load_trained(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_bytes(b" " * (2**20 + 1))
-    with pytest.raises(ValueError, match=r"no config\.json of at most 1048576 bytes"):
+    with pytest.raises(ValueError, match=r"config\.json of at most 1048576 bytes"):
         load_trained(tmp_path)
-
-
-def test_64_bits_are_refused():
-    with (
-        jax.enable_x64(True),
-        pytest.raises(ValueError, match="JAX_ENABLE_X64 is on: models are computed in"),
-    ):
-        load_trained(released_folder())
 
 
 def test_lists_longer_than_there_are_keys_are_refused():
