@@ -76,7 +76,7 @@ def test_signals_save_and_a_second_process_is_refused(tmp_path):
         if number == signal.SIGTERM:
             second = start(*arguments)
             _, error = second.communicate(timeout=120)
-            assert second.returncode == 1
+            assert second.returncode == 2
             assert error.startswith(
                 f"error: workdir {workdir} is in use by process {process.pid} on "
             )
