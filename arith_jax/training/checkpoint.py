@@ -150,15 +150,15 @@ def open_checkpoints(
     folder: pathlib.Path, max_to_keep: int = 2
 ) -> Iterator[Checkpoints]:
     """The checkpoints in a folder, closed at the end even after an error."""
-    with quiet_libraries():
-        checkpoints = Checkpoints(folder, max_to_keep)
-        try:
-            yield checkpoints
-        except BaseException:
-            with contextlib.suppress(OSError):
-                checkpoints.close()
-            raise
-        checkpoints.close()
+    quiet_libraries()
+    checkpoints = Checkpoints(folder, max_to_keep)
+    try:
+        yield checkpoints
+    except BaseException:
+        with contextlib.suppress(OSError):
+            checkpoints.close()
+        raise
+    checkpoints.close()
 
 
 def saved_fields(state: TrainState) -> dict[str, Any]:

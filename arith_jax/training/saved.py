@@ -1,14 +1,14 @@
 """Which checkpoints a workdir has, and which of them can be read."""
 
-import contextlib
 import errno
 import itertools
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
 
 import jax
 
@@ -18,23 +18,23 @@ from arith_jax.training.checksums import damage
 Restored = TypeVar("Restored")
 
 
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> None:
     """Keeps orbax and what it calls from printing errors, which are raised as well."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    before = sys.excepthook
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = show_error
 
-    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        # Of writes that are given up after the first one has failed.
-        if str(error) != "Event loop is closed":
-            before(kind, error, trace)
 
-    sys.excepthook = show
-    try:
-        yield
-    finally:
-        sys.excepthook = before
+def show_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Shows an error as Python does, but for writes that were given up.
+
+    After the first one has failed, the others find nobody who waits for them.
+    """
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:
@@ -72,6 +72,7 @@ def newest_readable(
     Raises:
         ValueError: If none can be read; says what is wrong with the newest.
     """
+    quiet_libraries()
     reasons: dict[pathlib.Path, str] = {}
     for step in steps_in(folder):
         path = folder.absolute() / str(step)
@@ -81,8 +82,7 @@ def newest_readable(
             reasons[path] = reason or "damaged"
             continue
         try:
-            with quiet_libraries():
-                content = read(path)
+            content = read(path)
         except jax.errors.JaxRuntimeError:
             raise
         except Exception as error:
