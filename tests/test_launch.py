@@ -139,7 +139,8 @@ def test_bad_input_ends_with_one_line_and_loses_nothing(finished):
     assert other.returncode == 2
     assert other.stderr.strip().splitlines()[-1] == (
         f"error: workdir {workdir} was made with another config; differing: "
-        "seed (there 3, here 4); choose another --workdir or the same config"
+        "seed (there 3, here 4); choose another --workdir, as "
+        f"--workdir={workdir}_2, or the same config"
     )
     assert (workdir / "result.json").exists()
 
@@ -196,25 +197,32 @@ def test_evaluation_needs_a_checkpoint(smoke, tmp_path):
         run.run(smoke, str(tmp_path), mode="eval")
 
 
-def test_evaluating_otherwise_is_allowed_in_eval_mode_only(smoke, tmp_path):
+def save_run(workdir, config):
+    """A workdir in which something was trained."""
+    (workdir / "checkpoints").mkdir(exist_ok=True)
+    write_json(workdir / "config.json", config)
+    write_json(workdir / "result.json", {})
+
+
+def test_evaluating_otherwise_is_allowed(smoke, tmp_path):
     config = abacus_add.get_config("smoke")
-    write_json(tmp_path / "config.json", Experiment.from_dict(config).to_dict())
+    save_run(tmp_path, Experiment.from_dict(config).to_dict())
     config.eval.grid_samples = 5
     full = Experiment.from_dict(config).to_dict()
-    check_workdir(tmp_path, full, "eval")
-    with pytest.raises(ValueError, match=r"eval.grid_samples \(there 4, here 5\)"):
-        check_workdir(tmp_path, full, "train_and_eval")
+    assert check_workdir(tmp_path, full, "eval") == []
+    # A result that is there already is not overwritten: see `check_evaluation`.
+    assert check_workdir(tmp_path, full, "train_and_eval") == []
 
 
 def test_keys_that_are_newer_than_a_workdir_have_their_defaults(smoke, tmp_path):
     config = smoke.to_dict()
     old = json.loads(json.dumps(config))
     del old["num_seeds"], old["execution"]["triton_gemm"], old["eval"]["name"]
-    write_json(tmp_path / "config.json", old)
-    check_workdir(tmp_path, config, "train_and_eval")
+    save_run(tmp_path, old)
+    assert check_workdir(tmp_path, config, "train_and_eval") == []
     with pytest.raises(ValueError, match=r"num_seeds \(there 1, here 2\); choose"):
         check_workdir(tmp_path, config | {"num_seeds": 2}, "train_and_eval")
     old["model"]["heads"] = 2
-    write_json(tmp_path / "config.json", old)
+    save_run(tmp_path, old)
     with pytest.raises(ValueError, match=r"model.heads \(there 2, here None\)"):
         check_workdir(tmp_path, config, "train_and_eval")
