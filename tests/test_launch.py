@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from arith_jax import run, solve
+from arith_jax import run
 from arith_jax.config.experiment import Experiment
-from arith_jax.released import released_folder
+from arith_jax.released import load_trained, released_folder
 from arith_jax.training import checkpoint
 from arith_jax.training.record import write_json
 from arith_jax.training.workdir import check_workdir
@@ -176,8 +176,8 @@ def test_released_models_add_a_hundred_digits(folder):
     rng = random.Random(7)
     pairs = [[rng.randrange(10**99, 10**100) for _ in "ab"] for _ in range(4)]
     pairs += [[10**100 - 1, 1], [5, 10**60], [0, 0]]
-    answers = solve.load_solver(folder)([f"{a}+{b}" for a, b in pairs])
-    assert answers == [str(a + b) for a, b in pairs]
+    given = load_trained(folder).solve([f"{a}+{b}" for a, b in pairs])
+    assert [answer.answer for answer in given] == [str(a + b) for a, b in pairs]
     result = json.loads((folder / "result.json").read_text())
     assert result["exact_match"]["ood"]["total"] >= 900_000
 
@@ -187,9 +187,9 @@ def test_released_models_are_small():
     assert sum(path.stat().st_size for path in files) < 10 * 2**20
 
 
-def test_solver_needs_a_run(tmp_path):
+def test_a_trained_model_needs_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"no valid config.json of .* in it; name"):
-        solve.load_solver(tmp_path)
+        load_trained(tmp_path)
 
 
 def test_evaluation_needs_a_checkpoint(smoke, tmp_path):

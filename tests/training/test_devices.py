@@ -65,11 +65,12 @@ def test_losses_in_kernels_do_not_depend_on_the_number_of_devices():
     assert_alike(losses_on(1, name)[name], losses_on(2, name)[name])
 
 
+@pytest.mark.parametrize("num_devices", [2, 8])
 def test_examples_are_the_same_on_any_number_of_devices(num_devices):
-    alone = losses_on(1)["examples"]
-    assert alone.shape == (8, 20)
-    assert len(np.unique(alone)) > 10
-    np.testing.assert_array_equal(losses_on(num_devices)["examples"], alone)
+    examples = alone()["examples"]
+    assert examples.shape == (8, 20)
+    assert len(np.unique(examples)) > 10
+    np.testing.assert_array_equal(shared(num_devices)["examples"], examples)
 
 
 def test_a_seed_of_several_has_the_losses_of_a_single_run():
