@@ -240,6 +240,8 @@ def keep_compiled() -> None:
     """Keeps compiled programs for the next start, unless JAX is told where already."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
+        # Many programs of a small model compile in less than JAX's threshold, a second.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def keep_off_devices() -> None:

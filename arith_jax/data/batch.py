@@ -233,6 +233,38 @@ def with_new_offset(data: DataConfig, batch: Batch, key: PRNGKeyArray) -> Batch:
     return batch.replace(positions=jnp.where(plain > 0, plain + offset, 0))
 
 
+def evaluation_ids(
+    task: Task,
+    key: PRNGKeyArray,
+    rows: Int[Array, "b 4"],
+    layout: Layout,
+    *,
+    kind: int | None = None,
+) -> Int[Array, "b t"]:
+    """Tokens of fixed examples: row (k, a, b, i) is example i of cell (a, b), set k.
+
+    An example depends on the key and its row alone, not on what else is in the batch
+    or on the sizes it is padded to. Sets are in the order of the task's `eval_sets`.
+
+    Args:
+        task: Whose examples they are.
+        key: Of all examples.
+        rows: Which ones.
+        layout: Sizes of the arrays; static.
+        kind: The set of all rows, if they are of one, so that the others need not be
+            compiled; static.
+    """
+
+    def sample(row: Int[Array, " 4"]) -> Int[Array, " t"]:
+        row_key = key
+        for part in row:
+            row_key = jax.random.fold_in(row_key, part)
+        chosen = row[0] if kind is None else kind
+        return task.sample(row_key, row[1:3], layout, kind=chosen, example=row[3])
+
+    return jax.vmap(sample)(rows)
+
+
 def evaluation_batch(
     task: Task,
     key: PRNGKeyArray,
@@ -240,16 +272,5 @@ def evaluation_batch(
     layout: Layout,
     scheme: Scheme,
 ) -> Batch:
-    """Fixed examples, offset 0: row (k, a, b, i) is example i of cell (a, b), set k.
-
-    An example depends on the key and its row alone, not on what else is in the batch
-    or on the sizes it is padded to. Sets are in the order of the task's `eval_sets`.
-    """
-
-    def sample(row: Int[Array, " 4"]) -> Int[Array, " t"]:
-        row_key = key
-        for part in row:
-            row_key = jax.random.fold_in(row_key, part)
-        return task.sample(row_key, row[1:3], layout, kind=row[0], example=row[3])
-
-    return make_batch(task, jax.vmap(sample)(rows), scheme)
+    """Fixed examples of `evaluation_ids`, offset 0."""
+    return make_batch(task, evaluation_ids(task, key, rows, layout), scheme)

@@ -25,8 +25,8 @@ from arith_jax.evaluation.evaluate import blocks_for
 from arith_jax.model.forward import forward
 from arith_jax.model.transformer import Transformer
 
-# Memory of a batch, by `bytes_of`: at best, which is what a processor's cache holds of a
-# layer, and at most.
+# Memory of a batch, by `bytes_of`: at best, so that a processor's cache holds most of
+# it, and at most.
 BATCH_BYTES = 2**26
 MAX_BYTES = 2**33
 

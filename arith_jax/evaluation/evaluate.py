@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 import jax
@@ -13,14 +13,22 @@ from arith_jax.config.data import round_up
 from arith_jax.config.evaluation import CellRequest
 from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation.grading import (
+    Drawing,
     Program,
-    grade_rows,
+    drawer,
     grader,
+    in_batches,
     on_all_devices,
 )
 from arith_jax.model.banded import Blocks, fitting_blocks
 from arith_jax.model.forward import forward as run_forward
 from arith_jax.tasks.task import Layout, Task
+
+# Rows of at most so many tokens are drawn as one width: that costs little beside the
+# model.
+SHARED_WIDTH = 320
+# Tokens that are drawn in one call.
+DRAWN_TOKENS = 2**18
 
 # A set and one of its cells.
 Named = tuple[str, CellRequest]
@@ -71,30 +79,83 @@ def exact_match(
             buckets.setdefault(bucket, []).append((name, request))
     params, shapes = on_all_devices(params)
 
-    def compiled(width: int) -> tuple[Any, int]:
-        """The grader of a bucket, and the rows of a batch."""
-        program = make_program(experiment, width, buckets[width])
-        return grader(program, shapes, forward), program.batch_size
+    task, graded = experiment.data.task, {}
 
-    graded: dict[Named, Cell] = {}
+    def graded_in(width: int, size: int, draw: Future[Any], grade: Future[Any]) -> Any:
+        """The cells of a bucket, once its programs are compiled."""
+        drawing = make_drawing(experiment, width, buckets)
+
+        def grade_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            ids = in_batches(draw.result(), rows, drawing.batch_size)[:, :width]
+            return in_batches(lambda ids: grade.result()(ids, params), ids, size)
+
+        return grade_cells(task, buckets[width], grade_rows)
+
+    num_cores, several = os.cpu_count() or 1, jax.process_count() > 1
+    is_one_cpu = jax.default_backend() == "cpu" and not several
     # Programs are compiled side by side, and while others run; the longest rows, which
-    # run the longest, first.
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        widths = sorted(buckets, reverse=True)
-        programs = {pool.submit(compiled, width): width for width in widths}
+    # run the longest, first. A program on a CPU keeps one core busy.
+    with (
+        ThreadPoolExecutor(min(16, num_cores)) as compiling,
+        ThreadPoolExecutor(num_cores if is_one_cpu else 1) as grading,
+    ):
+        drawers: dict[Drawing, Future[Any]] = {}
+        graders: dict[Future[Any], tuple[Any, ...]] = {}
+        for width in sorted(buckets, reverse=True):
+            drawing = make_drawing(experiment, width, buckets)
+            if drawing not in drawers:
+                drawers[drawing] = compiling.submit(drawer, drawing)
+            program = make_program(experiment, width, buckets[width])
+            grade = compiling.submit(grader, program, shapes, forward)
+            graders[grade] = (width, program.batch_size, drawers[drawing], grade)
         # Processes run the same programs in the same order.
-        several = jax.process_count() > 1
-        for program in list(programs) if several else as_completed(programs):
-            grade, size = program.result()
-            cells = buckets[programs[program]]
-            run = lambda rows, grade=grade, size=size: grade_rows(
-                grade, params, rows, batch_size=size
-            )
-            graded |= grade_cells(experiment.data.task, cells, run)
+        done = list(graders) if several else as_completed(graders)
+        for part in [grading.submit(graded_in, *graders[grade]) for grade in done]:
+            graded |= part.result()
     return {
         name: [graded[name, request] for request in cells]
         for name, cells in requests.items()
     }
+
+
+def make_drawing(
+    experiment: Experiment, width: int, buckets: Mapping[int, Sequence[Named]]
+) -> Drawing:
+    """What the drawing of a bucket is decided by: one for all that are not wide.
+
+    Args:
+        experiment: Task and seed of the examples.
+        width: Tokens of a row of the bucket.
+        buckets: Cells by that width.
+    """
+    sharing = [width]
+    if width <= SHARED_WIDTH:
+        sharing = [other for other in buckets if other <= SHARED_WIDTH]
+    cells = [cell for other in sharing for cell in buckets[other]]
+    task = experiment.data.task
+    names = {name for name, _ in cells}
+    kind = list(task.eval_sets).index(names.pop()) if len(names) == 1 else None
+    layout = Layout(largest_cell(cells), max(sharing))
+    size = batch_size(cells, DRAWN_TOKENS // layout.width)
+    return Drawing(task, experiment.eval.seed, kind, layout, size)
+
+
+def largest_cell(cells: Sequence[Named]) -> tuple[int, int]:
+    """Sizes that no cell exceeds; few distinct ones, as each is a compilation."""
+    max_a, max_b = (max(request[axis] for _, request in cells) for axis in (0, 1))
+    return round_up(max_a, 8), round_up(max_b, 8)
+
+
+def batch_size(cells: Sequence[Named], limit: int) -> int:
+    """Rows of a batch: of few examples, a power of two, so that programs are shared.
+
+    Args:
+        cells: With the numbers of their examples.
+        limit: Rows at most, but for what makes them even among the devices.
+    """
+    total = sum(request[2] for _, request in cells)
+    fitting = 1 << max(total - 1, 0).bit_length()
+    return round_up(max(1, min(limit, fitting)), jax.device_count())
 
 
 def make_program(experiment: Experiment, width: int, cells: Sequence[Named]) -> Program:
@@ -105,24 +166,16 @@ def make_program(experiment: Experiment, width: int, cells: Sequence[Named]) -> 
         width: Tokens of a row.
         cells: Of the bucket.
     """
-    # Few distinct sizes: every new one is a compilation.
-    max_a, max_b = (max(request[axis] for _, request in cells) for axis in (0, 1))
-    layout = Layout((round_up(max_a, 8), round_up(max_b, 8)), width)
-    blocks = blocks_for(experiment, width)
-    size = batch_rows(experiment, width, blocks)
-    # A small bucket is one batch; a power of two, so that programs are shared.
-    total = sum(request[2] for _, request in cells)
-    fitting = 1 << max(total - 1, 0).bit_length()
-    size = round_up(min(size, fitting), jax.device_count())
+    blocks, task = blocks_for(experiment, width), experiment.data.task
     return Program(
         model=experiment.model,
         execution=experiment.execution,
-        task=experiment.data.task,
+        task=task,
         scheme=experiment.data.scheme,
-        seed=experiment.eval.seed,
-        layout=layout,
+        width=width,
+        max_answer=task.answer_width(*largest_cell(cells)) + 1,
         blocks=blocks,
-        batch_size=size,
+        batch_size=batch_size(cells, batch_rows(experiment, width, blocks)),
         deterministic=experiment.deterministic,
     )
 
