@@ -12,6 +12,7 @@ from arith_jax.demo import arcs, attention, growth, heatmap, limits, paper
 from arith_jax.demo.limits import OPERATORS
 from arith_jax.demo.models import Model
 from arith_jax.demo.paper import Sheet
+from arith_jax.evaluation.answers import Answer, read_question
 
 # Shapes of compiled programs to keep; then all are dropped, so that memory is bounded.
 MAX_SHAPES = 48
@@ -97,21 +98,20 @@ class Actions:
 
     def ask(
         self, model: Model, expressions: Sequence[str], num_recurrences: int
-    ) -> Sequence[paper.Answer]:
+    ) -> Sequence[Answer]:
         """The model's answers; compiled programs are dropped if there are many.
 
         Raises:
             ValueError: If the model cannot take them.
         """
-        # As evaluation.answers rounds lengths, or coarser.
-        longest = max(map(len, expressions))
-        shape = model.folder, num_recurrences, longest // 32, len(expressions)
-        if len(self.shapes) >= MAX_SHAPES and shape not in self.shapes:
-            jax.clear_caches()
-            self.shapes.clear()
-        self.shapes.add(shape)
         looped = model.experiment.model.num_recurrences > 1
         try:
+            widths = {read_question(model.experiment, e).width for e in expressions}
+            shape = model.folder, num_recurrences, max(widths), len(expressions)
+            if len(self.shapes) >= MAX_SHAPES and shape not in self.shapes:
+                jax.clear_caches()
+                self.shapes.clear()
+            self.shapes.add(shape)
             return model.trained.solve(
                 expressions, num_recurrences=num_recurrences if looped else None
             )

@@ -60,15 +60,16 @@ def draw_growth(models: Sequence[Model], steps: Sequence[Step], longest: int) ->
 
 
 def draw_attempt(model: Model, attempt: Attempt, longest: int) -> str:
-    """A cell: how many sums are right, and the first one, a bar for each digit."""
+    """A cell: how many sums are right; a wrong one, or the first, digit by digit."""
     if not attempt.answers:
         return f'<td class="refused">{html.escape(attempt.refusal)}</td>'
     num_right = sum(answer.is_right for answer in attempt.answers)
+    shown = min(attempt.answers, key=lambda answer: answer.is_right)
     kind = "good" if num_right == len(attempt.answers) else "bad"
     mark = "✓" if kind == "good" else "✗"
     return (
         f'<td><span class="{kind}">{mark} {num_right} of {len(attempt.answers)} right'
-        f"</span>{draw_strip(attempt.answers[0], max(model.max_cell), longest)}</td>"
+        f"</span>{draw_strip(shown, max(model.max_cell), longest)}</td>"
     )
 
 
@@ -107,8 +108,9 @@ def draw_difference(models: Sequence[Model]) -> str:
     return (
         '<p class="what">The same random sums for both. On the left '
         f"<b>{html.escape(first.sight)}</b>; on the right "
-        f"<b>{html.escape(second.sight)}</b>. Each bar is a digit of the first sum, "
-        "the ones on the right: short is right, tall and orange is wrong; shaded is "
-        "beyond the longest numbers of training.</p><details><summary>All in which "
+        f"<b>{html.escape(second.sight)}</b>. Each bar is a digit of one of the "
+        "sums, a wrong one if there is any, the ones on the right: short is right, "
+        "tall and orange is wrong; shaded is beyond the longest numbers of training."
+        "</p><details><summary>All in which "
         f"they differ, left and right</summary><ul>{items}</ul></details>"
     )

@@ -10,7 +10,7 @@ from typing import Any
 from arith_jax import released
 from arith_jax.config.experiment import Experiment
 from arith_jax.demo.limits import MAX_ANSWER, MAX_FACTOR, OPERATORS, PLUS
-from arith_jax.released import TrainedModel, load_trained, read_config
+from arith_jax.released import TrainedModel, load_trained, read_experiment
 from arith_jax.training.workdir import flatten
 
 # A result.json of 300 x 300 cells has half of that.
@@ -45,7 +45,7 @@ class Model:
         Raises:
             ValueError: If there is no valid config in it.
         """
-        return cls(folder, Experiment.from_dict(read_config(folder)))
+        return cls(folder, read_experiment(folder))
 
     @property
     def title(self) -> str:
@@ -124,13 +124,6 @@ class Model:
             )
 
 
-def released_folders() -> list[pathlib.Path]:
-    """The folders of all released models, the flagship first."""
-    flagship = released.released_folder()
-    found = sorted(flagship.parent.glob("*/config.json"))
-    return [flagship, *(path.parent for path in found if path.parent != flagship)]
-
-
 def find_models(folders: Sequence[pathlib.Path]) -> list[Model]:
     """The models to choose from: those of given folders, then the released ones.
 
@@ -145,8 +138,14 @@ def find_models(folders: Sequence[pathlib.Path]) -> list[Model]:
                 f"{model.experiment.data.task.title}; this page is for sums, "
                 "differences and products of two numbers"
             )
-    offered = [Model.in_folder(folder) for folder in released_folders()]
+    folders = sorted(released.released_folders().values(), key=by_merit)
+    offered = [Model.in_folder(folder) for folder in folders]
     return [*given, *(model for model in offered if model.operators)]
+
+
+def by_merit(folder: pathlib.Path) -> tuple[bool, str]:
+    """The order of released models: the flagship, then by name."""
+    return folder.name != released.ANSWERING[0], folder.name
 
 
 def find_pair(models: Sequence[Model], compare: Model | None) -> tuple[Model, ...]:
