@@ -19,9 +19,9 @@ MAX_RESULT = 2**25
 COMPARED = ("model.", "data.", "task.", "train.", "optim.", "loss.")
 # Names for people; other models go by the name of their experiment.
 TITLES = {
-    "abacus_add": "Sums: relative Abacus bias in a window",
-    "abacus_table_add": "Sums: the paper's Abacus table in a window",
-    "abacus_soft_add": "Sums: relative Abacus bias, no window",
+    "abacus_add": "Sums: relative bias, window",
+    "abacus_table_add": "Sums: the paper's table, window",
+    "abacus_soft_add": "Sums: relative bias, no window",
     "abacus_arithmetic": "Sums, differences and products",
 }
 

@@ -34,9 +34,9 @@ NO_PAIR = (
 def make_page(actions: Actions) -> gr.Blocks:
     """The page, before it is served."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.HTML(draw_head(next(iter(actions.models.values()))))
+        head = gr.HTML(draw_head(next(iter(actions.models.values()))))
         with gr.Tab("Calculate"):
-            add_calculator(actions)
+            add_calculator(actions, head)
         with gr.Tab("With and without a window"):
             add_comparison(actions)
     page.queue(max_size=limits.MAX_WAITING, api_open=False)
@@ -54,8 +54,8 @@ def draw_head(model: Model) -> str:
     )
 
 
-def add_calculator(actions: Actions) -> None:
-    """Fields, paper, attention and heat map."""
+def add_calculator(actions: Actions, head: gr.HTML) -> None:
+    """Fields, paper, attention and heat map; the head follows the model."""
     first = next(iter(actions.models.values()))
     request = Request(
         first.title,
@@ -81,7 +81,7 @@ def add_calculator(actions: Actions) -> None:
             length_a = length_slider("Digits of the first number", 40)
             length_b = length_slider("Digits of the second number", 30)
             depth = gr.Slider(**depth_options(first), step=1, elem_id="recurrences")
-    with gr.Row(equal_height=True):
+    with gr.Row():
         go = gr.Button("Calculate", variant="primary", elem_id="calculate", scale=3)
         draw = gr.Button("Draw numbers", elem_id="draw", scale=2)
         title = gr.Dropdown(
@@ -106,14 +106,14 @@ def add_calculator(actions: Actions) -> None:
     read = {"fn": lambda solved: actions.read(solved, None), "inputs": [state]}
     read |= {"outputs": [reading], "show_progress": "hidden"}
 
-    def change_model(title: Any) -> tuple[Any, Any]:
+    def change_model(title: Any) -> tuple[Any, Any, str]:
         model = actions.models.get(title, first) if isinstance(title, str) else first
         signs = gr.update(
             choices=model.operators,
             value=model.operators[0],
             visible=len(model.operators) > 1,
         )
-        return signs, gr.update(**depth_options(model))
+        return signs, gr.update(**depth_options(model)), draw_head(model)
 
     def draw_numbers(length_a: Any, length_b: Any) -> tuple[Any, Any]:
         try:
@@ -129,7 +129,7 @@ def add_calculator(actions: Actions) -> None:
     draw.click(draw_numbers, [length_a, length_b], [a, b], **event()).success(
         show, fields, outputs, **event()
     ).then(**read, **event())
-    title.input(change_model, [title], [sign, depth], **event()).then(
+    title.input(change_model, [title], [sign, depth, head], **event()).then(
         show, fields, outputs, **event()
     ).then(**read, **event())
     paper.select(select, [state], [reading], show_progress="hidden", **event())
