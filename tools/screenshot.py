@@ -92,14 +92,6 @@ def browser() -> Iterator[Browser]:
             started.close()
 
 
-def is_written(page: Page) -> None:
-    """Waits until all digits have appeared."""
-    page.wait_for_selector("#paper .columns")
-    page.wait_for_function(
-        "document.getAnimations().every((a) => a.playState === 'finished')"
-    )
-
-
 def take(page: Page, path: pathlib.Path) -> None:
     """Lets the page add two numbers, picks a digit and takes the picture."""
     rng = random.Random(1)
@@ -112,7 +104,8 @@ def take(page: Page, path: pathlib.Path) -> None:
         "(before) => document.querySelector('#paper').textContent !== before",
         arg=before,
     )
-    is_written(page)
+    page.wait_for_selector("#paper button[data-token='60']")
+    time.sleep(0.5)
     title = page.text_content("#reading h3")
     page.click("#paper button[data-token='33']")
     page.wait_for_function(
@@ -126,9 +119,12 @@ def take(page: Page, path: pathlib.Path) -> None:
 
 
 def shrink(path: pathlib.Path) -> None:
-    """Writes a picture again without its transparency, for a smaller file."""
+    """Writes a picture again with 256 colours, for a smaller file."""
     pixels = Image.open(path).convert("RGB")
-    pixels.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    # The method that keeps the colours of the heat map, which are few pixels.
+    pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -146,9 +142,11 @@ def main(arguments: Sequence[str]) -> None:
             viewport={"width": values.width, "height": HEIGHT},
             device_scale_factor=SCALE,
             color_scheme="dark" if values.dark else "light",
+            # All digits at once.
+            reduced_motion="reduce",
         )
         page.goto(address)
-        is_written(page)
+        page.wait_for_selector("#paper .columns")
         take(page, path)
     shrink(path)
     print(path)
