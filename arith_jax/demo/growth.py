@@ -54,7 +54,7 @@ def draw_growth(models: Sequence[Model], steps: Sequence[Step], longest: int) ->
         for step in steps
     )
     return (
-        '<div class="growth"><table><tr><th>digits of<br>both numbers</th>'
+        '<div class="growth"><table><tr><th>digits</th>'
         f"{heads}</tr>{rows}</table></div>"
     )
 
