@@ -87,9 +87,10 @@ class Actions:
         b = limits.read_number(request.b, "second number")
         model.check_lengths(a, b)
         recurrences = model.experiment.model.num_recurrences
-        if model.max_recurrences > 1:
+        most = model.max_recurrences
+        if most > 1:
             recurrences = limits.read_whole(
-                request.num_recurrences, "recurrences", 1, model.max_recurrences
+                request.num_recurrences, "number of recurrences", 1, most
             )
         expression = f"{a}{OPERATORS[sign]}{b}"
         answer = self.ask(model, [expression], recurrences)[0]
