@@ -6,13 +6,11 @@ python launch.py --sweep=FILE [--list | --index=I] [--workdir=ROOT]
 """
 
 import json
-import os
 import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import flags
 
 from arith_jax import cli, distributed
@@ -24,9 +22,6 @@ from arith_jax.training.interrupt import noted_signals
 from arith_jax.training.log import make_console
 from arith_jax.training.workdir import default_workdir
 from configs.base import PRESETS
-
-# Compiled programs are kept between runs: the second start takes seconds.
-CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -148,8 +143,7 @@ def make_flags(arguments: Sequence[str], *, is_sweep: bool) -> flags.FlagValues:
 
 def run_one(values: flags.FlagValues) -> None:
     """Builds the experiment once and runs it."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    cli.keep_compiled()
     experiment, overrides = cli.experiment_of(values)
     workdir = default_workdir(experiment)
     if values.workdir is not None:

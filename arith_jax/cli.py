@@ -12,6 +12,7 @@ import ast
 import contextlib
 import difflib
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -29,6 +30,8 @@ from arith_jax.training import workdir
 
 HELP = ("--help", "-help", "-h")
 BAD_INPUT = 2
+# Compiled programs are kept between runs: the second start takes seconds.
+CACHE = pathlib.Path.home() / ".cache" / "arith_jax"
 # A key of the config on the command line: -config.x, --config.x=1, --noconfig.x.
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 
@@ -231,6 +234,12 @@ def fail(error: Exception, code: int) -> NoReturn:
     text = one_line(str(error).strip() or type(error).__name__)
     print(f"error: {text}", file=sys.stderr)
     sys.exit(code)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs for the next start, unless JAX is told where already."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(CACHE))
 
 
 def keep_off_devices() -> None:

@@ -1,16 +1,21 @@
 """Trained models: those of a run's workdir, and those that come with the package."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from arith_jax.checks import one_line
+from arith_jax.checks import one_line, shown
 from arith_jax.config.experiment import Experiment
+from arith_jax.evaluation.answers import Answer, answers
 from arith_jax.model.execution import on_this_device
 from arith_jax.model.transformer import Transformer
+from arith_jax.tasks.task import why_not
 from arith_jax.training.checkpoint import evaluated_weights
 from arith_jax.training.workdir import local_path, seed_folder
 
@@ -19,6 +24,9 @@ FOLDERS = (
     pathlib.Path(__file__).parent / "checkpoints",
     pathlib.Path(__file__).parent.parent / "checkpoints",
 )
+
+# Of the released models, those that answer: the first whose task reads an expression.
+ANSWERING = ("abacus_add", "abacus_arithmetic", "abacus_sort", "abacus_or")
 
 # Bytes of a config.json.
 MAX_CONFIG = 2**20
@@ -37,6 +45,43 @@ class TrainedModel(NamedTuple):
     model: Transformer
     params: Any
 
+    def solve(
+        self, expressions: Sequence[str], *, num_recurrences: int | None = None
+    ) -> list[Answer]:
+        """The model's own answers, by greedy decoding, and how sure it is of them.
+
+            >>> (answer,) = load_released("abacus_add").solve(["98+120"])
+            >>> answer.answer, answer.is_right, answer.tokens
+            ('218', True, '812')
+            >>> [round(value, 2) for value in answer.probabilities]  # and of the end
+            [1.0, 1.0, 1.0, 1.0]
+
+        Args:
+            expressions: Of the model's task, as people write them; those of about one
+                length are answered together.
+            num_recurrences: Of a looped model's block; None: as many as in training.
+
+        Raises:
+            ValueError: If one is no expression of the task, or is too long for the
+                model's table of positions or for the memory that attention may take;
+                or if `num_recurrences` is not positive, or the model is not looped.
+        """
+        most = self.experiment.model.num_recurrences
+        if num_recurrences is not None and (num_recurrences < 1 or most == 1):
+            raise ValueError(
+                f"num_recurrences={num_recurrences}: must be at least 1, of a looped "
+                f"model; this one was trained with {most}"
+            )
+        return answers(
+            self.experiment, self.params, expressions, num_recurrences=num_recurrences
+        )
+
+
+def released_folders() -> dict[str, pathlib.Path]:
+    """The released models that are there, by name: as files, they can be left out."""
+    paths = [path for folder in FOLDERS for path in folder.glob("*/config.json")]
+    return {path.parent.name: path.parent for path in reversed(paths)}
+
 
 def released_folder(name: str = "abacus_add") -> pathlib.Path:
     """Where a released model is.
@@ -44,11 +89,12 @@ def released_folder(name: str = "abacus_add") -> pathlib.Path:
     Raises:
         ValueError: If there is none of this name.
     """
-    for folder in FOLDERS:
-        if (folder / name / "config.json").exists():
-            return folder / name
-    names = {path.parent.name for f in FOLDERS for path in f.glob("*/config.json")}
-    raise ValueError(f"no released model {name!r}; allowed: {', '.join(sorted(names))}")
+    folders = released_folders()
+    if name in folders:
+        return folders[name]
+    raise ValueError(
+        f"no released model {name!r}; allowed: {', '.join(sorted(folders))}"
+    )
 
 
 def load_released(name: str = "abacus_add") -> TrainedModel:
@@ -88,6 +134,48 @@ def read_config(folder: pathlib.Path) -> Any:
     )
 
 
+@functools.lru_cache(maxsize=16)
+def read_experiment(folder: pathlib.Path) -> Experiment:
+    """What the model of a folder was trained by.
+
+    Raises:
+        ValueError: If its `config.json` cannot be read or is not valid.
+    """
+    config = read_config(folder)
+    try:
+        return Experiment.from_dict(config)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {folder}, config.json: {error}") from error
+
+
+def folder_for(folders: Sequence[pathlib.Path], expression: str) -> pathlib.Path:
+    """The first of several folders whose model's task reads an expression.
+
+    Args:
+        folders: Of runs or released models.
+        expression: In the form that people write.
+
+    Raises:
+        ValueError: If there is none, or a folder cannot be read.
+    """
+    examples, errors = [], []
+    for folder in folders:
+        task = read_experiment(folder).data.task
+        try:
+            task.prompt(expression)
+        except ValueError as error:
+            examples += task.examples(random.Random(0), ())
+            errors.append(error)
+        else:
+            return folder
+    if len(errors) == 1:
+        raise errors[0]
+    raise ValueError(
+        f"expression {shown(expression)} is of no task of these models; allowed: as "
+        f"{' or '.join(examples)}{why_not(expression)}"
+    )
+
+
 def load_trained(folder: pathlib.Path | str) -> TrainedModel:
     """The model of a run's workdir or of a released folder.
 
@@ -103,11 +191,7 @@ def load_trained(folder: pathlib.Path | str) -> TrainedModel:
             checkpoint cannot be read.
     """
     folder = local_path(folder)
-    config = read_config(folder)
-    try:
-        experiment = Experiment.from_dict(config)
-    except ValueError as error:
-        raise ValueError(f"checkpoint {folder}, config.json: {error}") from error
+    experiment = read_experiment(folder)
     if experiment.num_seeds > 1:
         first, last = experiment.seeds[0], experiment.seeds[-1]
         raise ValueError(

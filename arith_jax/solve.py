@@ -1,29 +1,42 @@
-"""Lets a trained model compute.
+"""Lets trained models compute.
 
 python -m arith_jax.solve "98765432109876543210+12345" [--checkpoint=DIR]
 python -m arith_jax.solve --file=FILE      an expression a line; - is standard input
 some command | python -m arith_jax.solve -
 
-Expressions are those of the run's task: 12+34, 12-34, 12x34 or 12*34, 001|00000, or a
-list to sort, 30,4,17. Answers come in their order, one a line. A line that is no
+Expressions: 12+34, 34-12, 12x34 or 12*34, a list to sort, 30,4,17, and 001|00000. Each
+is answered by the released model whose task it is, or by the one of --checkpoint.
+Answers to arguments are printed one a line, what there is to say of them on standard
+error. Answers to lines are JSON lines, in the order of the lines. A line that is no
 expression is named on standard error, the others are answered, and the exit code is 2;
 empty lines are skipped.
 """
 
 import contextlib
+import functools
 import itertools
+import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import rich.console
+import rich.progress
 from absl import flags
 
 from arith_jax import cli
 from arith_jax.checks import one_line
-from arith_jax.evaluation.answers import Question, answers, answers_to, read_question
-from arith_jax.released import TrainedModel, load_trained, released_folder
+from arith_jax.evaluation.answers import Answer, Question, answers_to, read_question
+from arith_jax.released import (
+    ANSWERING,
+    folder_for,
+    load_trained,
+    read_experiment,
+    released_folders,
+)
 
 # Yours if you trained one, else the released one.
 TRAINED = pathlib.Path("runs/abacus_add")
@@ -31,6 +44,8 @@ TRAINED = pathlib.Path("runs/abacus_add")
 # length of a file, and the bytes of a line.
 NUM_LINES = 1024
 MAX_LINE = 2**22
+
+load = functools.lru_cache(maxsize=len(ANSWERING))(load_trained)
 
 
 class Line(NamedTuple):
@@ -40,29 +55,24 @@ class Line(NamedTuple):
     text: str
 
 
-def load_solver(folder: pathlib.Path) -> Callable[[Sequence[str]], list[str]]:
-    """A function from expressions to the answers of a trained model.
+class Asked(NamedTuple):
+    """A question and the folder of the model that answers it."""
 
-    Args:
-        folder: Of a run, or of a released model.
-
-    Raises:
-        ValueError: If the folder holds no run or its checkpoint cannot be read.
-    """
-    experiment, _, params = load_trained(folder)
-    return lambda expressions: answers(experiment, params, expressions)
+    folder: pathlib.Path
+    question: Question
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the model's answer to each expression.
 
     Raises:
-        ValueError: If there is no expression, or one is not of the model's task.
+        ValueError: If there is no expression, or one is of no model's task.
     """
+    cli.keep_compiled()
     values = cli.new_flags()
     texts = {
-        "checkpoint": "Workdir of a run, or a released folder; default: "
-        f"{TRAINED} if it holds a finished run, else the released model.",
+        "checkpoint": "Workdir of a run, or a released folder; default: for sums "
+        f"{TRAINED} if it holds a finished run, else the released model of the task.",
         "file": "An expression a line; - for standard input.",
     }
     for name, text in texts.items():
@@ -77,36 +87,148 @@ def main(arguments: Sequence[str]) -> None:
             'no expression, or a file as well; allowed: one or more, as in "12+34", or '
             "--file=FILE, or - for lines of standard input"
         )
-    if values.checkpoint is not None:
-        folder = cli.local_path("checkpoint", values.checkpoint)
+    folders = model_folders(values.checkpoint)
+    if values.file is None:
+        num_bad = answer_arguments(folders, expressions)
     else:
-        is_trained = (TRAINED / "result.json").exists()
-        folder = TRAINED if is_trained else released_folder()
-    print(f"model: {folder}", file=sys.stderr)
-    with contextlib.ExitStack() as stack:
-        if values.file is None:
-            lines: Iterable[Line] = (Line("", text.strip()) for text in expressions)
-        else:
-            name = "standard input" if values.file == "-" else values.file
-            lines = read_lines(name, stack.enter_context(open_file(values.file)))
-        num_bad = print_answers(load_trained(folder), lines)
+        num_bad = answer_file(folders, values.file)
     if num_bad:
         sys.exit(cli.BAD_INPUT)
 
 
-def open_file(name: str) -> contextlib.AbstractContextManager[Any]:
-    """Opens a file of expressions; `-` is standard input.
+def model_folders(checkpoint: str | None) -> list[pathlib.Path]:
+    """Where the models are that may answer, the preferred ones first.
+
+    Args:
+        checkpoint: What the command line names, or None.
+
+    Raises:
+        ValueError: If it is no path of this machine, or holds no run.
+    """
+    if checkpoint is not None:
+        folder = cli.local_path("checkpoint", checkpoint)
+        read_experiment(folder)
+        return [folder]
+    there = released_folders()
+    trained = [TRAINED] if (TRAINED / "result.json").exists() else []
+    return trained + [there[name] for name in ANSWERING if name in there]
+
+
+def answer_arguments(folders: Sequence[pathlib.Path], texts: Sequence[str]) -> int:
+    """Prints an answer a line, and what there is to say of them on standard error.
+
+    Returns:
+        How many texts are no expressions.
+    """
+    asked, num_bad = read_lines_of(folders, [Line("", text.strip()) for text in texts])
+    for folder in dict.fromkeys(folder for folder, _ in asked):
+        print(f"model: {folder}", file=sys.stderr)
+    started = time.perf_counter()
+    answered = answer(asked)
+    seconds = time.perf_counter() - started
+    for one in answered:
+        print(one.answer, flush=True)
+        print(judged(one), file=sys.stderr)
+    if answered:
+        print(f"{seconds:.2f} s", file=sys.stderr)
+    return num_bad
+
+
+def answer_file(folders: Sequence[pathlib.Path], name: str) -> int:
+    """Prints a JSON line for each line of a file; returns how many are no expressions.
+
+    Args:
+        folders: Of the models.
+        name: Of the file; `-` is standard input.
+
+    Raises:
+        ValueError: If it cannot be read, or is not a text.
+    """
+    num_answers = num_right = num_bad = 0
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        file, size = stack.enter_context(open_file(name))
+        # A person who types waits for the answer to each line.
+        num_lines = 1 if file.isatty() else NUM_LINES
+        progress = stack.enter_context(progress_bar())
+        bar = progress.add_task("", total=size, count=0)
+        lines = read_lines("standard input" if name == "-" else name, file)
+        while chunk := list(itertools.islice(lines, num_lines)):
+            asked, bad = read_lines_of(folders, chunk)
+            num_bad += bad
+            for (folder, _), one in zip(asked, answer(asked), strict=True):
+                num_answers += 1
+                num_right += one.is_right
+                print(json.dumps(content(one, folder)), flush=num_lines == 1)
+            sys.stdout.flush()
+            read = sum(len(line.text.encode()) + 1 for line in chunk)
+            progress.update(bar, advance=read, count=num_answers)
+    seconds = time.perf_counter() - started
+    print(
+        f"{num_answers:,} answers, {num_right:,} right, {seconds:.2f} s",
+        file=sys.stderr,
+    )
+    return num_bad
+
+
+def progress_bar() -> rich.progress.Progress:
+    """A bar of the bytes that were read, on standard error, if that is a terminal."""
+    console = rich.console.Console(stderr=True)
+    return rich.progress.Progress(
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.fields[count]:,} answers"),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def judged(one: Answer) -> str:
+    """What there is to say of an answer, in a line."""
+    place, token, probability = one.least_certain
+    if not token:
+        where = "that it ends there"
+    elif one.tokens[::-1] == one.answer:
+        where = f"digit {place} from the right, {token}"
+    else:
+        where = f"token {place} of what it wrote, {token!r}"
+    verdict = "right" if one.is_right else f"wrong, it is {one.truth}"
+    return f"{verdict}; least certain: {where}, {probability:.4%}"
+
+
+def content(one: Answer, folder: pathlib.Path) -> dict[str, Any]:
+    """An answer as a line of JSON."""
+    place, token, probability = one.least_certain
+    least_certain = {"place": place, "token": token, "probability": probability}
+    return {
+        "expression": one.expression,
+        "answer": one.answer,
+        "right": one.is_right,
+        "truth": one.truth,
+        "least_certain": least_certain,
+        "model": folder.name,
+    }
+
+
+@contextlib.contextmanager
+def open_file(name: str) -> Iterator[tuple[Any, int | None]]:
+    """Opens a file of expressions, in bytes; gives its size, too, if it has one.
 
     Raises:
         ValueError: If it cannot be read.
     """
     if name == "-":
-        return contextlib.nullcontext(sys.stdin.buffer)
+        yield sys.stdin.buffer, None
+        return
     path = cli.local_path("file", name)
     try:
-        return path.open("rb")
+        file = path.open("rb")
     except OSError as error:
         raise ValueError(f"--file={name} cannot be read: {error.strerror}") from error
+    with file:
+        yield file, path.stat().st_size or None
 
 
 def read_lines(name: str, file: Any) -> Iterator[Line]:
@@ -137,26 +259,40 @@ def read_lines(name: str, file: Any) -> Iterator[Line]:
             yield Line(where, text.rstrip("\r\n"))
 
 
-def print_answers(trained: TrainedModel, lines: Iterable[Line]) -> int:
-    """Prints an answer to each line and returns how many are no expressions.
+def read_lines_of(
+    folders: Sequence[pathlib.Path], lines: Iterable[Line]
+) -> tuple[list[Asked], int]:
+    """Questions to models, and how many lines are none: those are named.
 
     Args:
-        trained: The model.
-        lines: Expressions; one that is none is named on standard error.
+        folders: Of the models.
+        lines: Expressions.
     """
-    experiment, _, params = trained
-    num_bad, lines = 0, iter(lines)
-    while chunk := list(itertools.islice(lines, NUM_LINES)):
-        questions: list[Question] = []
-        for where, text in chunk:
-            try:
-                questions.append(read_question(experiment, text))
-            except ValueError as error:
-                num_bad += 1
-                print(f"error: {one_line(f'{where}{error}')}", file=sys.stderr)
-        for answer in answers_to(experiment, params, questions):
-            print(answer, flush=True)
-    return num_bad
+    asked, num_bad = [], 0
+    for where, text in lines:
+        try:
+            folder = folder_for(folders, text)
+            asked.append(Asked(folder, read_question(read_experiment(folder), text)))
+        except ValueError as error:
+            num_bad += 1
+            print(f"error: {one_line(f'{where}{error}')}", file=sys.stderr)
+    return asked, num_bad
+
+
+def answer(asked: Sequence[Asked]) -> list[Answer]:
+    """The answers, in the order of the questions.
+
+    Raises:
+        ValueError: If a model's checkpoint cannot be read.
+    """
+    answered: dict[int, Answer] = {}
+    for folder in dict.fromkeys(folder for folder, _ in asked):
+        experiment, _, params = load(folder)
+        indices = [index for index, (other, _) in enumerate(asked) if other == folder]
+        questions = [asked[index].question for index in indices]
+        given = answers_to(experiment, params, questions)
+        answered.update(zip(indices, given, strict=True))
+    return [answered[index] for index in range(len(asked))]
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_an_address_says_who_listens_and_who_this_is():
 
 def test_auto_without_a_cluster_is_one_clear_line(tmp_path):
     process = start(tmp_path, 1, CONFIG, "--distributed=auto")[0]
-    assert process.wait(120) == 1
+    assert process.wait(120) == 2
     text = (tmp_path / "0.txt").read_text().strip()
     assert text.startswith("error: --distributed=auto: no environment of Slurm")
     assert len(text.splitlines()) == 1

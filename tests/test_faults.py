@@ -21,6 +21,14 @@ LONG = (CONFIG, "--config.train.steps=40000", "--mode=train")
 # Saved all the time, so that kills come in the middle of saves, too.
 SAVING = (CONFIG, "--config.train.checkpoint_minutes=0.005")
 PICTURES = {"grid.png", "digits.png", "curves.png", "grid.npz", "result.json"}
+# Becomes the command, with the usual effect of signals, which a shell's background job
+# ignores. (A function between fork and exec is unsafe beside JAX's threads.)
+WITH_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def start(*arguments):
@@ -31,18 +39,13 @@ def start(*arguments):
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
 
-    def reset():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-
     return subprocess.Popen(
-        [sys.executable, "launch.py", *map(str, arguments)],
+        [sys.executable, "-c", WITH_SIGNALS, "launch.py", *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=reset,
     )
 
 

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from arith_jax import run, solve
+from arith_jax import run
 from arith_jax.config.experiment import Experiment
-from arith_jax.released import released_folder
+from arith_jax.released import load_trained, released_folder
 from arith_jax.training import checkpoint
 from arith_jax.training.record import write_json
 from arith_jax.training.workdir import check_workdir
@@ -139,7 +139,8 @@ def test_bad_input_ends_with_one_line_and_loses_nothing(finished):
     assert other.returncode == 2
     assert other.stderr.strip().splitlines()[-1] == (
         f"error: workdir {workdir} was made with another config; differing: "
-        "seed (there 3, here 4); choose another --workdir or the same config"
+        "seed (there 3, here 4); choose another --workdir, as "
+        f"--workdir={workdir}_2, or the same config"
     )
     assert (workdir / "result.json").exists()
 
@@ -175,8 +176,8 @@ def test_released_models_add_a_hundred_digits(folder):
     rng = random.Random(7)
     pairs = [[rng.randrange(10**99, 10**100) for _ in "ab"] for _ in range(4)]
     pairs += [[10**100 - 1, 1], [5, 10**60], [0, 0]]
-    answers = solve.load_solver(folder)([f"{a}+{b}" for a, b in pairs])
-    assert answers == [str(a + b) for a, b in pairs]
+    given = load_trained(folder).solve([f"{a}+{b}" for a, b in pairs])
+    assert [answer.answer for answer in given] == [str(a + b) for a, b in pairs]
     result = json.loads((folder / "result.json").read_text())
     assert result["exact_match"]["ood"]["total"] >= 900_000
 
@@ -186,9 +187,9 @@ def test_released_models_are_small():
     assert sum(path.stat().st_size for path in files) < 10 * 2**20
 
 
-def test_solver_needs_a_run(tmp_path):
+def test_a_trained_model_needs_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"no valid config.json of .* in it; name"):
-        solve.load_solver(tmp_path)
+        load_trained(tmp_path)
 
 
 def test_evaluation_needs_a_checkpoint(smoke, tmp_path):
@@ -196,25 +197,32 @@ def test_evaluation_needs_a_checkpoint(smoke, tmp_path):
         run.run(smoke, str(tmp_path), mode="eval")
 
 
-def test_evaluating_otherwise_is_allowed_in_eval_mode_only(smoke, tmp_path):
+def save_run(workdir, config):
+    """A workdir in which something was trained."""
+    (workdir / "checkpoints").mkdir(exist_ok=True)
+    write_json(workdir / "config.json", config)
+    write_json(workdir / "result.json", {})
+
+
+def test_evaluating_otherwise_is_allowed(smoke, tmp_path):
     config = abacus_add.get_config("smoke")
-    write_json(tmp_path / "config.json", Experiment.from_dict(config).to_dict())
+    save_run(tmp_path, Experiment.from_dict(config).to_dict())
     config.eval.grid_samples = 5
     full = Experiment.from_dict(config).to_dict()
-    check_workdir(tmp_path, full, "eval")
-    with pytest.raises(ValueError, match=r"eval.grid_samples \(there 4, here 5\)"):
-        check_workdir(tmp_path, full, "train_and_eval")
+    assert check_workdir(tmp_path, full, "eval") == []
+    # A result that is there already is not overwritten: see `check_evaluation`.
+    assert check_workdir(tmp_path, full, "train_and_eval") == []
 
 
 def test_keys_that_are_newer_than_a_workdir_have_their_defaults(smoke, tmp_path):
     config = smoke.to_dict()
     old = json.loads(json.dumps(config))
     del old["num_seeds"], old["execution"]["triton_gemm"], old["eval"]["name"]
-    write_json(tmp_path / "config.json", old)
-    check_workdir(tmp_path, config, "train_and_eval")
+    save_run(tmp_path, old)
+    assert check_workdir(tmp_path, config, "train_and_eval") == []
     with pytest.raises(ValueError, match=r"num_seeds \(there 1, here 2\); choose"):
         check_workdir(tmp_path, config | {"num_seeds": 2}, "train_and_eval")
     old["model"]["heads"] = 2
-    write_json(tmp_path / "config.json", old)
+    save_run(tmp_path, old)
     with pytest.raises(ValueError, match=r"model.heads \(there 2, here None\)"):
         check_workdir(tmp_path, config, "train_and_eval")

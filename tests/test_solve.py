@@ -1,18 +1,24 @@
 """Expressions as people give them: in arguments, files and pipes."""
 
 import io
+import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 
 import pytest
 
 from arith_jax import cli, solve
+from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation import answers
-from arith_jax.released import load_released
+from arith_jax.evaluation.answers import Answer
+from arith_jax.released import folder_for, load_released
 from arith_jax.tasks.make import make_task
+from arith_jax.training.record import write_json
+from configs import abacus_add, abacus_arithmetic, abacus_sort
 
 ROOT = pathlib.Path(cli.__file__).parent.parent
 
@@ -25,17 +31,21 @@ def solved(capsys, *arguments):
     except SystemExit as end:
         code = end.code
     out, err = capsys.readouterr()
-    errors = [line for line in err.splitlines() if not line.startswith("model: ")]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
     return out.splitlines(), errors, code
+
+
+def answers_in(lines):
+    return [json.loads(line)["answer"] for line in lines]
 
 
 def test_lines_of_a_file_are_answered_in_their_order(tmp_path, capsys):
     path = tmp_path / "sums.txt"
     path.write_bytes(b"999+1\r\n\n  12 + 34 =  \n12*3\n-5+3\n0000007+1\n1+" + b"9" * 60)
     out, errors, code = solved(capsys, f"--file={path}")
-    assert out == ["1000", "46", "8", "1" + "0" * 60]
+    assert answers_in(out) == ["1000", "46", "8", "1" + "0" * 60]
     assert code == 2
-    assert [line.partition(" is not a sum")[0] for line in errors] == [
+    assert [line.partition(" is ")[0] for line in errors] == [
         f"error: {path}, line 4: expression '12*3'",
         f"error: {path}, line 5: expression '-5+3'",
     ]
@@ -44,16 +54,93 @@ def test_lines_of_a_file_are_answered_in_their_order(tmp_path, capsys):
 
 def test_lines_of_standard_input_are_answered(capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"1+2\n3+4")))
-    assert solved(capsys, "-") == (["3", "7"], [], 0)
+    out, errors, code = solved(capsys, "-")
+    assert (answers_in(out), errors, code) == (["3", "7"], [], 0)
+    line = json.loads(out[0])
+    assert line.pop("least_certain").keys() == {"place", "token", "probability"}
+    assert line == {
+        "expression": "1+2",
+        "answer": "3",
+        "right": True,
+        "truth": "3",
+        "model": "abacus_add",
+    }
+
+
+def test_what_there_is_to_say_of_an_answer(capsys):
+    solve.main(["999+1", "2+2"])
+    out, err = capsys.readouterr()
+    assert out == "1000\n4\n"
+    model, first, second, seconds = err.splitlines()
+    assert re.fullmatch("model: .*abacus_add", model)
+    assert re.fullmatch(
+        r"right; least certain: (digit [1-4] from the right, [01]|that it ends there), "
+        r"[0-9.]+%",
+        first,
+    )
+    assert second.startswith("right; ")
+    assert re.fullmatch(r"[0-9.]+ s", seconds)
+    wrong = Answer("1x12", "13", "12", "1=13", (0.9, 0.8, 0.5, 0.9, 0.9))
+    assert solve.judged(wrong) == (
+        "wrong, it is 12; least certain: token 3 of what it wrote, '1', 50.0000%"
+    )
+
+
+def test_a_person_who_types_is_answered_at_once(capsys, monkeypatch):
+    class Terminal(io.BytesIO):
+        def isatty(self):
+            return True
+
+        def readline(self, size=-1):
+            # The line before has been answered when this one is asked for.
+            answered.append(len(capsys.readouterr().out.splitlines()))
+            return super().readline(size)
+
+    answered = []
+    terminal = io.TextIOWrapper(Terminal(b"1+2\n3+4\n"))
+    monkeypatch.setattr(sys, "stdin", terminal)
+    solve.main(["-"])
+    assert answered == [0, 1, 1]
+
+
+def test_each_expression_goes_to_the_model_that_knows_its_task(tmp_path):
+    folders = []
+    for module in (abacus_sort, abacus_arithmetic, abacus_add):
+        experiment = Experiment.from_dict(module.get_config("smoke"))
+        folders.append(tmp_path / experiment.name)
+        folders[-1].mkdir()
+        write_json(folders[-1] / "config.json", experiment.to_dict())
+    names = ["abacus_arithmetic", "abacus_arithmetic", "abacus_sort"]
+    for text, name in zip(["1+2", "3*4", "3,1"], names, strict=True):
+        assert folder_for(folders, text).name == name
+    assert folder_for(folders[::-1], "1+2").name == "abacus_add"
+    with pytest.raises(ValueError, match=r"is of no task of these .*: as .*30,4.* or "):
+        folder_for(folders, "1/2")
+    with pytest.raises(ValueError, match="numbers have no sign"):
+        folder_for(folders, "-5+3")
+    with pytest.raises(ValueError, match="is not a sum"):
+        folder_for(folders[-1:], "3*4")
+
+
+def test_a_run_of_yours_answers_before_the_released_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    released = solve.model_folders(None)
+    assert released[0].name == "abacus_add"
+    (tmp_path / solve.TRAINED).mkdir(parents=True)
+    write_json(tmp_path / solve.TRAINED / "result.json", {})
+    assert solve.model_folders(None) == [solve.TRAINED, *released]
+    with pytest.raises(ValueError, match="checkpoint x cannot be read"):
+        solve.model_folders("x")
 
 
 def test_answers_do_not_depend_on_the_other_lines(monkeypatch):
-    monkeypatch.setattr(answers, "MAX_ROWS", 4)
+    monkeypatch.setattr(answers, "BATCH_BYTES", 2**22)
     experiment, _, params = load_released()
     numbers = [3, 10**40 - 1, 77, 10**70, 5, 6, 7]
     texts = [f"{number}+1" for number in numbers]
     wanted = [str(number + 1) for number in numbers]
-    assert answers.answers(experiment, params, texts) == wanted
+    given = answers.answers(experiment, params, texts)
+    assert [answer.answer for answer in given] == wanted
     assert answers.answers(experiment, params, []) == []
 
 
@@ -61,7 +148,8 @@ def test_answers_do_not_depend_on_the_other_lines(monkeypatch):
 def test_numbers_longer_than_python_reads_are_answered(tmp_path, capsys):
     path = tmp_path / "long.txt"
     path.write_text("1" * 4301 + "+1")
-    assert solved(capsys, f"--file={path}") == (["1" * 4300 + "2"], [], 0)
+    out, errors, code = solved(capsys, f"--file={path}")
+    assert (answers_in(out), errors, code) == (["1" * 4300 + "2"], [], 0)
 
 
 @pytest.mark.parametrize("name", ["addition", "subtraction", "multiplication"])
@@ -126,7 +214,7 @@ def test_home_is_expanded(tmp_path, monkeypatch):
         ("5+-3", "numbers have no sign"),
         ("1" * 10**5, "is not a sum; allowed"),
         ("1+1" + " " * 10**5 + "x", "is not a sum; allowed"),
-        ("1+" + "1" * 10**5, "attention takes .* allowed: 4 GiB"),
+        ("1+" + "1" * 10**7, "the model would take .* GiB; allowed: 8 GiB"),
     ],
 )
 def test_expressions_are_refused_in_one_short_line(text, message):

@@ -16,18 +16,16 @@ from arith_jax.training.state import make_state
 from tests.helpers import changed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-NAMES = ("packed", "packed, in kernels", "two seeds", "looped")
 # Every program takes seconds to compile: not all on every number of devices.
-SHARED = {2: ("packed, in kernels",), 8: ("packed", "two seeds", "looped")}
-CASES = [(name, count) for count, names in SHARED.items() for name in names]
+CASES = [(2, "looped"), (8, "packed"), (8, "two seeds")]
 
 
 @functools.cache
-def losses_on(num_devices):
+def losses_on(num_devices, *names):
     """Losses of the experiments of `steps_on_devices`, [steps] or [steps, seeds]."""
     command = [sys.executable, "-m", "tests.training.steps_on_devices"]
     done = subprocess.run(
-        [*command, str(num_devices), *SHARED.get(num_devices, NAMES)],
+        [*command, str(num_devices), *names],
         cwd=ROOT,
         env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")},
         capture_output=True,
@@ -41,23 +39,42 @@ def losses_on(num_devices):
     }
 
 
-@pytest.mark.parametrize(("name", "num_devices"), CASES)
-def test_losses_do_not_depend_on_the_number_of_devices(name, num_devices):
-    alone, shared = losses_on(1)[name], losses_on(num_devices)[name]
+def alone():
+    return losses_on(1, "packed", "two seeds", "looped")
+
+
+def shared(num_devices):
+    return losses_on(
+        num_devices, *[name for count, name in CASES if count == num_devices]
+    )
+
+
+def assert_alike(alone, shared):
     assert len(set(alone.reshape(-1).tolist())) == alone.size  # something is learned
     np.testing.assert_allclose(shared, alone, rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_devices", SHARED)
+@pytest.mark.parametrize(("num_devices", "name"), CASES)
+def test_losses_do_not_depend_on_the_number_of_devices(num_devices, name):
+    assert_alike(alone()[name], shared(num_devices)[name])
+
+
+@pytest.mark.slow
+def test_losses_in_kernels_do_not_depend_on_the_number_of_devices():
+    name = "packed, in kernels"
+    assert_alike(losses_on(1, name)[name], losses_on(2, name)[name])
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
 def test_examples_are_the_same_on_any_number_of_devices(num_devices):
-    alone = losses_on(1)["examples"]
-    assert alone.shape == (8, 20)
-    assert len(np.unique(alone)) > 10
-    np.testing.assert_array_equal(losses_on(num_devices)["examples"], alone)
+    examples = alone()["examples"]
+    assert examples.shape == (8, 20)
+    assert len(np.unique(examples)) > 10
+    np.testing.assert_array_equal(shared(num_devices)["examples"], examples)
 
 
 def test_a_seed_of_several_has_the_losses_of_a_single_run():
-    losses = losses_on(1)
+    losses = alone()
     np.testing.assert_allclose(losses["two seeds"][:, 0], losses["packed"], rtol=1e-6)
     assert abs(losses["two seeds"][:, 1] - losses["packed"]).min() > 1e-3
 
