@@ -26,7 +26,7 @@ FOLDERS = (
 )
 
 # Of the released models, those that answer: the first whose task reads an expression.
-ANSWERING = ("abacus_add", "abacus_arithmetic", "abacus_sort", "abacus_or")
+ANSWERING = ("abacus_add", "abacus_addsub", "abacus_or")
 
 # Bytes of a config.json.
 MAX_CONFIG = 2**20
@@ -98,7 +98,10 @@ def released_folder(name: str = "abacus_add") -> pathlib.Path:
 
 
 def load_released(name: str = "abacus_add") -> TrainedModel:
-    """A released model: `abacus_add`, or `abacus_table_add` with the paper's table.
+    """A released model, by its name.
+
+    `abacus_add` adds, as `abacus_table_add` does with the paper's table;
+    `abacus_addsub` subtracts, and `abacus_or` joins vectors of bits.
 
         >>> experiment, model, params = load_released()
         >>> prompt = experiment.data.task.prompt("98+120")

@@ -70,11 +70,13 @@ def check_evaluation(workdir: pathlib.Path, experiment: Experiment) -> None:
 
 def is_drawn(workdir: pathlib.Path, experiment: Experiment) -> bool:
     """Whether a finished run has all its pictures."""
-    return all(
-        path.exists()
-        for single, folder in single_runs(experiment, workdir)
-        for path in picture_paths(folder, single)
-    )
+    singles = single_runs(experiment, workdir)
+    paths = [path for one, folder in singles for path in picture_paths(folder, one)]
+    folders = {workdir, *(folder for _, folder in singles)}
+    # Without a log, as in a run whose files were copied in part, there is no curve.
+    if all((folder / "metrics.jsonl").exists() for _, folder in singles):
+        paths += [folder / "curves.png" for folder in folders]
+    return all(path.exists() for path in paths)
 
 
 def record_of_seed(record: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import pathlib
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ from arith_jax.results import (
     make_result,
     make_summary,
     named_path,
+    picture_paths,
     record_of_seed,
     write_curves,
     write_pictures,
@@ -43,6 +46,8 @@ from arith_jax.training.workdir import (
 )
 
 MODES = ("train_and_eval", "train", "eval")
+# Commands that open a picture; elsewhere xdg-open.
+OPENERS = {"darwin": "open", "win32": "start"}
 
 
 def run(
@@ -76,6 +81,7 @@ def run(
         FloatingPointError: If a loss or gradient is not finite.
         SystemExit: If a signal has come.
     """
+    started = time.perf_counter()
     workdir, console = local_path(workdir), make_console(quiet=not is_first())
     interrupt = interrupt or Interrupt()
     interrupt.describe = lambda: saved_text(workdir)
@@ -107,6 +113,8 @@ def run(
             trained = Trained(*checkpoint.evaluated_weights(experiment, workdir))
         else:
             trained = run_training(resolved, workdir, console, interrupt)
+            seconds, compiling, _ = trained.clock
+            console.print(f"trained in {seconds:.1f} s, compiled in {compiling:.1f} s")
         num_seeds = experiment.num_seeds
         models = [
             trained._replace(params=of_seed(trained.params, index, num_seeds))
@@ -129,7 +137,15 @@ def run(
             soft_wrap=True,
         )
     elif mode != "train":
-        console.print(f"results in {workdir}", soft_wrap=True)
+        _, grid, _ = picture_paths(workdir, experiment)
+        picture = workdir / "curves.png" if num_seeds > 1 else grid
+        seconds = time.perf_counter() - started
+        opener = OPENERS.get(sys.platform, "xdg-open")
+        console.print(
+            f"results in {workdir}, {seconds:.1f} s in all; to see them: "
+            f"{opener} {picture}",
+            soft_wrap=True,
+        )
     return content
 
 
@@ -196,6 +212,7 @@ def run_evaluation(
             several = f" seed {one.seed}" if len(models) > 1 else ""
             console.print(f"evaluating{several}")
             done = evaluate(one, model.params)
+            console.print(f"evaluated in {done.seconds:.1f} s")
             result = origin | make_result(one, model, done)
             try:
                 if writes:

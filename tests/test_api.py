@@ -72,6 +72,7 @@ for progress in train(smoke, make_state(smoke)):
 """
 
 
+@pytest.mark.slow
 def test_users_of_double_precision_can_train():
     env = os.environ | {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", X64]

@@ -104,6 +104,7 @@ def test_minutes_can_be_extended_and_other_budgets_cannot(small, workdir):
         check_workdir(workdir, small.to_dict(), "train")
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_an_unfinished_run_does_not_finish_it(small, tmp_path):
     run.run(small, tmp_path, mode="train")
     longer = changed(small, train__steps=30)

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +15,8 @@ import pytest
 
 from arith_jax import run
 from arith_jax.config.experiment import Experiment
-from arith_jax.released import load_trained, released_folder
+from arith_jax.released import load_released, load_trained, released_folder
+from arith_jax.results import is_drawn
 from arith_jax.training import checkpoint
 from arith_jax.training.record import write_json
 from arith_jax.training.workdir import check_workdir
@@ -81,6 +84,27 @@ def test_result_has_the_contract_s_fields(finished):
     grid = np.load(workdir / "grid.npz")
     assert grid["lengths"].tolist() == [1, 2, 3, 4, 8, 12]
     assert grid["total"].sum() == sum(c["total"] for c in cells)
+
+
+def test_each_phase_says_how_long_it_took_and_the_end_what_to_look_at(finished):
+    workdir, output = finished
+    assert re.search(r"^trained in [0-9.]+ s, compiled in [0-9.]+ s$", output, re.M)
+    assert re.search(r"^evaluated in [0-9.]+ s$", output, re.M)
+    grid = re.escape(str(workdir / "grid.png"))
+    ending = rf"^results in .*, [0-9.]+ s in all; to see them: [a-z-]+ {grid}$"
+    assert re.search(ending, output, re.M)
+
+
+def test_a_run_that_was_killed_before_its_curve_is_not_fully_drawn(finished, tmp_path):
+    workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    experiment = Experiment.from_dict(config)
+    assert is_drawn(tmp_path / "run", experiment)
+    (tmp_path / "run" / "curves.png").unlink()
+    assert not is_drawn(tmp_path / "run", experiment)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    assert is_drawn(tmp_path / "run", experiment)
 
 
 def test_same_command_again_trains_nothing(finished):
@@ -171,7 +195,10 @@ def test_bad_command_lines_are_explained(arguments, message, tmp_path):
 RELEASED = sorted(released_folder().parent.iterdir())
 
 
-@pytest.mark.parametrize("folder", RELEASED, ids=lambda path: path.name)
+ADDING = [folder for folder in RELEASED if folder.name.endswith("_add")]
+
+
+@pytest.mark.parametrize("folder", ADDING, ids=lambda path: path.name)
 def test_released_models_add_a_hundred_digits(folder):
     rng = random.Random(7)
     pairs = [[rng.randrange(10**99, 10**100) for _ in "ab"] for _ in range(4)]
@@ -182,9 +209,22 @@ def test_released_models_add_a_hundred_digits(folder):
     assert result["exact_match"]["ood"]["total"] >= 900_000
 
 
+def test_the_other_released_models_know_their_task():
+    rng = random.Random(7)
+    # As in the paper, one vector has a single one and the other has none.
+    places = [rng.randrange(100) for _ in range(6)]
+    vectors = ["0" * place + "1" + "0" * (99 - place) for place in places]
+    given = load_released("abacus_or").solve([f"{v}|{'0' * 100}" for v in vectors])
+    assert [answer.answer for answer in given] == vectors
+    pairs = [[rng.randrange(10**99, 10**100) for _ in "ab"] for _ in range(4)]
+    pairs += [[10**100, 1], [5, 10**60], [7, 7]]
+    given = load_released("abacus_addsub").solve([f"{a}-{b}" for a, b in pairs])
+    assert [answer.answer for answer in given] == [str(a - b) for a, b in pairs]
+
+
 def test_released_models_are_small():
     files = [path for folder in RELEASED for path in folder.iterdir()]
-    assert sum(path.stat().st_size for path in files) < 10 * 2**20
+    assert sum(path.stat().st_size for path in files) < 16 * 2**20
 
 
 def test_a_trained_model_needs_a_run(tmp_path):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from arith_jax import results, run, solve
+from arith_jax import results, run
 from arith_jax.evaluation import plots
 from arith_jax.released import load_trained
 from arith_jax.training import checkpoint, fit
@@ -175,9 +175,9 @@ def test_finished_run_shows_its_summary_and_trains_nothing(finished):
 
 def test_solver_takes_the_folder_of_one_seed(finished):
     workdir, *_ = finished
-    assert len(solve.load_solver(workdir / "seed_4")(["1+2", "3+4"])) == 2
+    assert len(load_trained(workdir / "seed_4").solve(["1+2", "3+4"])) == 2
     with pytest.raises(ValueError, match=r"several seeds; name .*seed_3 to seed_4"):
-        solve.load_solver(workdir)
+        load_trained(workdir)
 
 
 def test_one_seed_can_be_evaluated_again_by_itself(finished, experiment):

@@ -151,6 +151,7 @@ def test_train_speed_agrees_with_its_raw_times(trained, packed):
     assert trained["peak_memory"]["bytes"] > trained["program_bytes"]
 
 
+@pytest.mark.slow
 def test_train_speed_counts_all_seeds(smoke):
     several = dataclasses.replace(smoke, num_seeds=2)
     measured = throughput.train_speed(several, 3)

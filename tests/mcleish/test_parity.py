@@ -68,6 +68,7 @@ def test_recorded_tensors_are_reproduced(golden, name, capsys):
     assert "NOT CHECKED" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_recorded_training_is_reproduced_with_the_usual_optimizations(golden):
     # The other tests compile with few of them.
     unset = ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")

@@ -111,6 +111,7 @@ def test_several_models_have_a_file_each_and_one_line_together(tmp_path):
         assert line == {"step": 2, **RECORD, **own}
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
     config = abacus_add.get_config("smoke")
     config.train.steps, config.train.log_every = 8, 1

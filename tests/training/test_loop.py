@@ -38,6 +38,7 @@ def test_same_seed_gives_identical_parameters_and_another_does_not(smoke, unbrok
     assert jnp.max(jnp.abs(difference)) > 1e-2
 
 
+@pytest.mark.slow
 def test_loss_falls(smoke):
     _, metrics = run(changed(smoke, train__steps=120, data__max_digits=1))
     first = float(metrics[0].loss)

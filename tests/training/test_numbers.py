@@ -60,6 +60,7 @@ def train_in(experiment, workdir):
     return fit.run_training(experiment, workdir, console, Interrupt())
 
 
+@pytest.mark.slow
 def test_the_gradient_norm_is_that_before_clipping(smoke):
     experiment = changed(smoke, train__steps=3)
     _, metrics = run(experiment)
@@ -137,6 +138,7 @@ def test_a_gathered_update_leaves_a_bad_micro_batch_out(smoke, spoil):
     assert bool(jnp.isfinite(optax.tree.norm(state.params)))
 
 
+@pytest.mark.slow
 def test_seeds_skip_by_themselves(smoke, spoil):
     spoil(1)
     several = dataclasses.replace(
