@@ -175,7 +175,7 @@ def folder_for(folders: Sequence[pathlib.Path], expression: str) -> pathlib.Path
         raise errors[0]
     raise ValueError(
         f"expression {shown(expression)} is of no task of these models; allowed: as "
-        f"{' or '.join(examples)}{why_not(expression)}"
+        f"{' or '.join(dict.fromkeys(examples))}{why_not(expression)}"
     )
 
 
