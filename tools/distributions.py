@@ -26,7 +26,8 @@ BESIDE = (
 
 def package_files(root: pathlib.Path = ROOT) -> set[str]:
     """The files of the package, by their place in the repository."""
-    paths = [*(root / "arith_jax").rglob("*.py"), root / "arith_jax" / "py.typed"]
+    package = root / "arith_jax"
+    paths = [*package.rglob("*.py"), *package.rglob("*.css"), package / "py.typed"]
     for name in WEIGHTS:
         paths += (root / "checkpoints").glob(f"*/{name}")
     return {path.relative_to(root).as_posix() for path in paths}
