@@ -1,11 +1,10 @@
 """Trained models: those of a run's workdir, and those that come with the package."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -137,7 +136,6 @@ def read_config(folder: pathlib.Path) -> Any:
     )
 
 
-@functools.lru_cache(maxsize=16)
 def read_experiment(folder: pathlib.Path) -> Experiment:
     """What the model of a folder was trained by.
 
@@ -151,19 +149,21 @@ def read_experiment(folder: pathlib.Path) -> Experiment:
         raise ValueError(f"checkpoint {folder}, config.json: {error}") from error
 
 
-def folder_for(folders: Sequence[pathlib.Path], expression: str) -> pathlib.Path:
+def folder_for(
+    experiments: Mapping[pathlib.Path, Experiment], expression: str
+) -> pathlib.Path:
     """The first of several folders whose model's task reads an expression.
 
     Args:
-        folders: Of runs or released models.
+        experiments: Of runs or released models, by folder.
         expression: In the form that people write.
 
     Raises:
-        ValueError: If there is none, or a folder cannot be read.
+        ValueError: If there is none.
     """
     examples, errors = [], []
-    for folder in folders:
-        task = read_experiment(folder).data.task
+    for folder, experiment in experiments.items():
+        task = experiment.data.task
         try:
             task.prompt(expression)
         except ValueError as error:

@@ -20,7 +20,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import rich.console
@@ -29,6 +29,7 @@ from absl import flags
 
 from arith_jax import cli
 from arith_jax.checks import one_line
+from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation.answers import Answer, Question, answers_to, read_question
 from arith_jax.released import (
     ANSWERING,
@@ -44,6 +45,9 @@ TRAINED = pathlib.Path("runs/abacus_add")
 # length of a file, and the bytes of a line.
 NUM_LINES = 1024
 MAX_LINE = 2**22
+
+# By the folder of the model, the preferred ones first.
+Experiments = Mapping[pathlib.Path, Experiment]
 
 load = functools.lru_cache(maxsize=len(ANSWERING))(load_trained)
 
@@ -88,10 +92,11 @@ def main(arguments: Sequence[str]) -> None:
             "--file=FILE, or - for lines of standard input"
         )
     folders = model_folders(values.checkpoint)
+    experiments = {folder: read_experiment(folder) for folder in folders}
     if values.file is None:
-        num_bad = answer_arguments(folders, expressions)
+        num_bad = answer_arguments(experiments, expressions)
     else:
-        num_bad = answer_file(folders, values.file)
+        num_bad = answer_file(experiments, values.file)
     if num_bad:
         sys.exit(cli.BAD_INPUT)
 
@@ -103,24 +108,24 @@ def model_folders(checkpoint: str | None) -> list[pathlib.Path]:
         checkpoint: What the command line names, or None.
 
     Raises:
-        ValueError: If it is no path of this machine, or holds no run.
+        ValueError: If it is no path of this machine.
     """
     if checkpoint is not None:
-        folder = cli.local_path("checkpoint", checkpoint)
-        read_experiment(folder)
-        return [folder]
+        return [cli.local_path("checkpoint", checkpoint)]
     there = released_folders()
     trained = [TRAINED] if (TRAINED / "result.json").exists() else []
     return trained + [there[name] for name in ANSWERING if name in there]
 
 
-def answer_arguments(folders: Sequence[pathlib.Path], texts: Sequence[str]) -> int:
+def answer_arguments(experiments: Experiments, texts: Sequence[str]) -> int:
     """Prints an answer a line, and what there is to say of them on standard error.
 
     Returns:
         How many texts are no expressions.
     """
-    asked, num_bad = read_lines_of(folders, [Line("", text.strip()) for text in texts])
+    asked, num_bad = read_lines_of(
+        experiments, [Line("", text.strip()) for text in texts]
+    )
     for folder in dict.fromkeys(folder for folder, _ in asked):
         print(f"model: {folder}", file=sys.stderr)
     started = time.perf_counter()
@@ -134,11 +139,11 @@ def answer_arguments(folders: Sequence[pathlib.Path], texts: Sequence[str]) -> i
     return num_bad
 
 
-def answer_file(folders: Sequence[pathlib.Path], name: str) -> int:
+def answer_file(experiments: Experiments, name: str) -> int:
     """Prints a JSON line for each line of a file; returns how many are no expressions.
 
     Args:
-        folders: Of the models.
+        experiments: Of the models, by folder.
         name: Of the file; `-` is standard input.
 
     Raises:
@@ -154,7 +159,7 @@ def answer_file(folders: Sequence[pathlib.Path], name: str) -> int:
         bar = progress.add_task("", total=size, count=0)
         lines = read_lines("standard input" if name == "-" else name, file)
         while chunk := list(itertools.islice(lines, num_lines)):
-            asked, bad = read_lines_of(folders, chunk)
+            asked, bad = read_lines_of(experiments, chunk)
             num_bad += bad
             for (folder, _), one in zip(asked, answer(asked), strict=True):
                 num_answers += 1
@@ -260,19 +265,19 @@ def read_lines(name: str, file: Any) -> Iterator[Line]:
 
 
 def read_lines_of(
-    folders: Sequence[pathlib.Path], lines: Iterable[Line]
+    experiments: Experiments, lines: Iterable[Line]
 ) -> tuple[list[Asked], int]:
     """Questions to models, and how many lines are none: those are named.
 
     Args:
-        folders: Of the models.
+        experiments: Of the models, by folder.
         lines: Expressions.
     """
     asked, num_bad = [], 0
     for where, text in lines:
         try:
-            folder = folder_for(folders, text)
-            asked.append(Asked(folder, read_question(read_experiment(folder), text)))
+            folder = folder_for(experiments, text)
+            asked.append(Asked(folder, read_question(experiments[folder], text)))
         except ValueError as error:
             num_bad += 1
             print(f"error: {one_line(f'{where}{error}')}", file=sys.stderr)

@@ -103,23 +103,21 @@ def test_a_person_who_types_is_answered_at_once(capsys, monkeypatch):
     assert answered == [0, 1, 1]
 
 
-def test_each_expression_goes_to_the_model_that_knows_its_task(tmp_path):
-    folders = []
+def test_each_expression_goes_to_the_model_that_knows_its_task():
+    experiments = {}
     for module in (abacus_sort, abacus_arithmetic, abacus_add):
         experiment = Experiment.from_dict(module.get_config("smoke"))
-        folders.append(tmp_path / experiment.name)
-        folders[-1].mkdir()
-        write_json(folders[-1] / "config.json", experiment.to_dict())
+        experiments[pathlib.Path(experiment.name)] = experiment
     names = ["abacus_arithmetic", "abacus_arithmetic", "abacus_sort"]
     for text, name in zip(["1+2", "3*4", "3,1"], names, strict=True):
-        assert folder_for(folders, text).name == name
-    assert folder_for(folders[::-1], "1+2").name == "abacus_add"
+        assert folder_for(experiments, text).name == name
+    assert folder_for(dict(reversed(experiments.items())), "1+2").name == "abacus_add"
     with pytest.raises(ValueError, match=r"is of no task of these .*: as .*30,4.* or "):
-        folder_for(folders, "1/2")
+        folder_for(experiments, "1/2")
     with pytest.raises(ValueError, match="numbers have no sign"):
-        folder_for(folders, "-5+3")
+        folder_for(experiments, "-5+3")
     with pytest.raises(ValueError, match="is not a sum"):
-        folder_for(folders[-1:], "3*4")
+        folder_for(dict([*experiments.items()][-1:]), "3*4")
 
 
 def test_a_run_of_yours_answers_before_the_released_models(tmp_path, monkeypatch):
@@ -129,8 +127,9 @@ def test_a_run_of_yours_answers_before_the_released_models(tmp_path, monkeypatch
     (tmp_path / solve.TRAINED).mkdir(parents=True)
     write_json(tmp_path / solve.TRAINED / "result.json", {})
     assert solve.model_folders(None) == [solve.TRAINED, *released]
+    assert solve.model_folders("x") == [pathlib.Path("x")]
     with pytest.raises(ValueError, match="checkpoint x cannot be read"):
-        solve.model_folders("x")
+        solve.main(["1+2", "--checkpoint=x"])
 
 
 def test_answers_do_not_depend_on_the_other_lines(monkeypatch):

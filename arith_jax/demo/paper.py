@@ -85,15 +85,15 @@ class Sheet(NamedTuple):
     def digits(self) -> list[Digit]:
         """The symbols of the answer and of the right one, from the right."""
         answer, tokens = self.answer, answer_tokens(self.answer.tokens)
-        found = []
+        symbols = []
         pairs = itertools.zip_longest(
             reversed(answer.answer), reversed(answer.truth), fillvalue=""
         )
         for place, (symbol, truth) in enumerate(pairs):
             token = tokens[place] if symbol and place < len(tokens) else None
             chance = None if token is None else answer.probabilities[token]
-            found.append(Digit(symbol, truth, token, chance))
-        return found
+            symbols.append(Digit(symbol, truth, token, chance))
+        return symbols
 
     def carries(self) -> list[bool]:
         """Whether something is carried, or borrowed, into each place; else empty."""

@@ -81,13 +81,14 @@ def exact_match(
 
     task, graded = experiment.data.task, {}
 
-    def graded_in(width: int, size: int, draw: Future[Any], grade: Future[Any]) -> Any:
+    def graded_in(drawing: Drawing, program: Program, grade: Any) -> dict[Named, Cell]:
         """The cells of a bucket, once its programs are compiled."""
-        drawing = make_drawing(experiment, width, buckets)
+        draw, width = drawers[drawing].result(), program.width
 
         def grade_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            ids = in_batches(draw.result(), rows, drawing.batch_size)[:, :width]
-            return in_batches(lambda ids: grade.result()(ids, params), ids, size)
+            ids = in_batches(draw, rows, drawing.batch_size)[:, :width]
+            run = lambda ids: grade(ids, params)
+            return in_batches(run, ids, program.batch_size)
 
         return grade_cells(task, buckets[width], grade_rows)
 
@@ -100,17 +101,20 @@ def exact_match(
         ThreadPoolExecutor(num_cores if is_one_cpu else 1) as grading,
     ):
         drawers: dict[Drawing, Future[Any]] = {}
-        graders: dict[Future[Any], tuple[Any, ...]] = {}
+        graders: dict[Future[Any], tuple[Drawing, Program]] = {}
         for width in sorted(buckets, reverse=True):
             drawing = make_drawing(experiment, width, buckets)
             if drawing not in drawers:
                 drawers[drawing] = compiling.submit(drawer, drawing)
             program = make_program(experiment, width, buckets[width])
             grade = compiling.submit(grader, program, shapes, forward)
-            graders[grade] = (width, program.batch_size, drawers[drawing], grade)
+            graders[grade] = drawing, program
         # Processes run the same programs in the same order.
         done = list(graders) if several else as_completed(graders)
-        for part in [grading.submit(graded_in, *graders[grade]) for grade in done]:
+        parts = [
+            grading.submit(graded_in, *graders[grade], grade.result()) for grade in done
+        ]
+        for part in parts:
             graded |= part.result()
     return {
         name: [graded[name, request] for request in cells]

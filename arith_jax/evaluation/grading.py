@@ -88,6 +88,11 @@ def on_all_devices(params: Any) -> tuple[Any, Shapes]:
     return params, (tree, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves))
 
 
+def token_dtype(task: Task) -> Any:
+    """Of the tokens that the host puts into rows of other widths: a byte if it can."""
+    return jnp.uint8 if len(task.vocab) < 256 else jnp.int32
+
+
 @lru_cache(maxsize=64)
 def drawer(drawing: Drawing) -> Any:
     """The compiled program: rows (set, a, b, example) -> tokens.
@@ -96,13 +101,11 @@ def drawer(drawing: Drawing) -> Any:
         drawing: What it is decided by.
     """
     task, layout = drawing.task, drawing.layout
-    # Tokens are put into rows of other widths by the host.
-    dtype = jnp.uint8 if len(task.vocab) < 256 else jnp.int32
 
     def draw(rows: Int[Array, "b 4"]) -> Integer[Array, "b t"]:
         key = jax.random.key(drawing.seed)
         ids = evaluation_ids(task, key, rows, layout, kind=drawing.kind)
-        return ids.astype(dtype)
+        return ids.astype(token_dtype(task))
 
     rows = jax.ShapeDtypeStruct((drawing.batch_size, 4), jnp.int32)
     return compile_split(draw, rows, deterministic=False)
@@ -137,8 +140,8 @@ def grader(program: Program, shapes: Shapes, forward: Callable[..., Any]) -> Any
         right = ~jnp.take_along_axis(wrong, place, axis=1)
         return correct_answers(logits, batch), right
 
-    dtype = jnp.uint8 if len(program.task.vocab) < 256 else jnp.int32
-    ids = jax.ShapeDtypeStruct((program.batch_size, program.width), dtype)
+    shape = (program.batch_size, program.width)
+    ids = jax.ShapeDtypeStruct(shape, token_dtype(program.task))
     params = jax.tree.unflatten(*shapes)
     return compile_split(grade, ids, params, deterministic=program.deterministic)
 
