@@ -18,6 +18,10 @@ from jax.experimental import multihost_utils
 AUTO = "auto"
 # Seconds: of silence until a process counts as dead, and to wait for all to start.
 HEARTBEAT_TIMEOUT, START_TIMEOUT = 30, 300
+# How errors of the connection begin. Where a value is read they are ValueErrors.
+LOST = re.compile(
+    "(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): "
+)
 
 
 def start(how: str) -> None:
@@ -82,16 +86,26 @@ def agreed(values: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(value) for value in sent)
 
 
+def is_from_others(error: BaseException) -> bool:
+    """Whether an error tells that other processes have died."""
+    causes = [error]
+    while cause := causes[-1].__cause__:
+        causes.append(cause)
+    is_of_disk = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+    is_lost = any(LOST.match(str(cause)) for cause in causes)
+    return jax.process_count() > 1 and is_lost and not is_of_disk
+
+
 @contextlib.contextmanager
 def leave_if_others_died() -> Iterator[None]:
     """Ends this process in one line if others have died; other errors go on.
 
-    At once: the usual end waits for all processes, and checkpoints do, too.
+    At once: the usual end waits for all processes.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except Exception as error:
+        if not is_from_others(error):
             raise
         reason = str(error).strip().splitlines()[0]
         print(

@@ -108,7 +108,7 @@ def run(
         return content
     record = run_record(experiment, overrides or {})
     resolved = dataclasses.replace(experiment, execution=execution)
-    with opened(workdir, mode) as unwritable:
+    with opened(workdir, mode) as unwritable, leave_if_others_died():
         if mode == "eval":
             trained = Trained(*checkpoint.evaluated_weights(experiment, workdir))
         else:
@@ -125,10 +125,9 @@ def run(
             write_weights(experiment, workdir, models)
         content = None
         if mode != "train":
-            with leave_if_others_died():
-                content = run_evaluation(
-                    resolved, workdir, models, record, console, writes=writes
-                )
+            content = run_evaluation(
+                resolved, workdir, models, record, console, writes=writes
+            )
         if writes:
             draw(experiment, workdir, mode)
     if unwritable:

@@ -9,10 +9,15 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from arith_jax import distributed
+from arith_jax.training import checkpoint
+from arith_jax.training.loop import Clock
+from arith_jax.training.state import make_state
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/abacus_add.py:smoke"
@@ -152,3 +157,36 @@ def test_auto_without_a_cluster_is_one_clear_line(tmp_path):
     text = (tmp_path / "0.txt").read_text().strip()
     assert text.startswith("error: --distributed=auto: no environment of Slurm")
     assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_from_others"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection reset"), True),
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: Task 1 heartbeat timeout"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
+        (OSError("INTERNAL: Input/output error"), False),
+        (ValueError("batch: got 3"), False),
+    ],
+)
+def test_only_a_lost_connection_means_that_others_have_died(
+    monkeypatch, error, is_from_others
+):
+    assert not distributed.is_from_others(error)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert distributed.is_from_others(error) is is_from_others
+
+
+def test_a_save_that_lost_the_others_is_no_failure_of_the_disk(
+    smoke, tmp_path, monkeypatch
+):
+    def save(self, *_, **__):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+
+    state = make_state(smoke)
+    with checkpoint.open_checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(ocp.CheckpointManager, "save", save)
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        with pytest.raises(ValueError, match="UNKNOWN: Gloo AllGather failed"):
+            checkpoints.save(1, state, Clock())
+        monkeypatch.undo()

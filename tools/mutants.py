@@ -15,7 +15,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags
 
@@ -75,15 +75,26 @@ def notices(folder: pathlib.Path, tests: Sequence[str]) -> bool:
     return done.returncode != 0
 
 
-def is_killed(folder: pathlib.Path, mutant: Mutant) -> bool:
-    """Whether the tests notice a fault in a copy, which is mended afterwards."""
+def is_killed(folder: pathlib.Path, mutant: Mutant, tests: Sequence[str]) -> bool:
+    """Whether some tests notice a fault in a copy, which is mended afterwards."""
     path = folder / mutant.file
     whole = path.read_text()
     path.write_text(whole.replace(mutant.old, mutant.new))
     try:
-        return notices(folder, mutant.tests) or notices(folder, ())
+        return notices(folder, tests)
     finally:
         path.write_text(whole)
+
+
+def check_whole(folder: pathlib.Path, tests: Sequence[str]) -> None:
+    """Refuses tests that fail without any fault: they would kill every mutant.
+
+    Raises:
+        ValueError: If they do.
+    """
+    if notices(folder, tests):
+        name = " ".join(tests) or "the default suite"
+        raise ValueError(f"{name} fails without any fault; mend it first")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -103,24 +114,28 @@ def main(arguments: Sequence[str]) -> None:
         if group not in known:
             raise ValueError(f"no group {group!r}; allowed: {', '.join(known)}")
     chosen = [m for m in mutants if not groups or m.group in groups]
-    tried: list[dict[str, Any]] = []
+    killed: dict[Mutant, bool] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary) / "copy"
         shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-        tests = sorted({test for mutant in chosen for test in mutant.tests})
-        if notices(folder, tests):
-            raise ValueError("the tests fail without any fault; mend them first")
+        check_whole(folder, sorted({test for m in chosen for test in m.tests}))
         for mutant in chosen:
-            killed = is_killed(folder, mutant)
-            tried.append(mutant._asdict() | {"killed": killed})
-            print("killed  " if killed else "SURVIVES", mutant.file, repr(mutant.old))
-    num_killed = sum(entry["killed"] for entry in tried)
-    print(f"{num_killed} of {len(tried)} killed")
+            killed[mutant] = is_killed(folder, mutant, mutant.tests)
+            print("killed  " if killed[mutant] else "lives   ", mutant.old, flush=True)
+        if not all(killed.values()):
+            check_whole(folder, ())
+        for mutant in [mutant for mutant in chosen if not killed[mutant]]:
+            killed[mutant] = is_killed(folder, mutant, ())
+            print("killed  " if killed[mutant] else "SURVIVES", mutant.old, flush=True)
+    num_killed = sum(killed.values())
+    print(f"{num_killed} of {len(killed)} killed")
     output = ROOT / values.output
     output.parent.mkdir(parents=True, exist_ok=True)
     commit, dirty = git_state()
+    tried = [m._asdict() | {"killed": is_dead} for m, is_dead in killed.items()]
     write_json(output, {"git_commit": commit, "dirty": dirty, "mutants": tried})
-    print(json.dumps([m["old"] for m in tried if not m["killed"]], indent=1))
+    survivors = [mutant.old for mutant, is_dead in killed.items() if not is_dead]
+    print(json.dumps(survivors, indent=1))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from arith_jax.config.experiment import Experiment
-from arith_jax.distributed import is_first
+from arith_jax.distributed import is_first, is_from_others
 from arith_jax.training.checksums import write_checksums
 from arith_jax.training.loop import Clock
 from arith_jax.training.saved import (
@@ -135,9 +135,9 @@ class Checkpoints:
         """Turns what goes wrong in writing into one line."""
         try:
             yield
-        except jax.errors.JaxRuntimeError:
-            raise
         except Exception as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) or is_from_others(error):
+                raise
             raise OSError(
                 f"a checkpoint cannot be written ({disk_error(error)}); free space or "
                 f"change the permissions of {self._folder}, then the same command goes "
@@ -149,14 +149,18 @@ class Checkpoints:
 def open_checkpoints(
     folder: pathlib.Path, max_to_keep: int = 2
 ) -> Iterator[Checkpoints]:
-    """The checkpoints in a folder, closed at the end even after an error."""
+    """The checkpoints in a folder, closed at the end even after an error.
+
+    Unless other processes have died: a save in progress would wait for them.
+    """
     quiet_libraries()
     checkpoints = Checkpoints(folder, max_to_keep)
     try:
         yield checkpoints
-    except BaseException:
-        with contextlib.suppress(OSError):
-            checkpoints.close()
+    except BaseException as error:
+        if not is_from_others(error):
+            with contextlib.suppress(OSError):
+                checkpoints.close()
         raise
     checkpoints.close()
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import rich.console
 
 from arith_jax.config.experiment import Experiment
-from arith_jax.distributed import is_first, leave_if_others_died
+from arith_jax.distributed import is_first
 from arith_jax.training import checkpoint
 from arith_jax.training.interrupt import Interrupt
 from arith_jax.training.log import RunLog
@@ -95,7 +95,7 @@ def train_and_save(
         every=config.log_every,
         tensorboard=config.tensorboard,
     )
-    with log, leave_if_others_died():
+    with log:
         for progress in train(experiment, state, clock):
             state, clock = progress.state, progress.clock
             log.step(metrics_record(experiment, progress), progress.fraction)
