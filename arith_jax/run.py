@@ -31,6 +31,7 @@ from arith_jax.results import (
     write_result,
 )
 from arith_jax.training import checkpoint
+from arith_jax.training.boards import check_boards, open_boards
 from arith_jax.training.fit import Trained, run_training
 from arith_jax.training.interrupt import Interrupt
 from arith_jax.training.log import make_console
@@ -85,6 +86,7 @@ def run(
     workdir, console = local_path(workdir), make_console(quiet=not is_first())
     interrupt = interrupt or Interrupt()
     interrupt.describe = lambda: saved_text(workdir)
+    check_boards(experiment.train)
     notes = check_workdir(workdir, experiment.to_dict(), mode)
     if mode != "train":
         check_evaluation(workdir, experiment)
@@ -152,10 +154,26 @@ def draw(experiment: Experiment, workdir: pathlib.Path, mode: str) -> None:
     """Draws the pictures of what a run was asked to do."""
     if mode != "train":
         for single, folder in single_runs(experiment, workdir):
-            path = named_path(folder, single, "result")
-            write_pictures(folder, single, json.loads(path.read_text()))
+            result = json.loads(named_path(folder, single, "result").read_text())
+            write_pictures(folder, single, result)
+            show_result(folder, single, result)
     if mode != "eval":
         write_curves(experiment, workdir)
+
+
+def show_result(
+    folder: pathlib.Path, experiment: Experiment, result: Mapping[str, Any]
+) -> None:
+    """Shows the result of one seed on the boards that are asked for."""
+    name, step = experiment.eval.name, result["steps"]
+    _, picture, _ = picture_paths(folder, experiment)
+    scores = {
+        "/".join(filter(None, ("eval", name, part))): count["correct"] / count["total"]
+        for part, count in result["exact_match"].items()
+    }
+    for board in open_boards(experiment, folder, step):
+        board.write_result(scores, picture, step)
+        board.close()
 
 
 def print_content(

@@ -107,6 +107,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.train.checkpoint_minutes = 5.0  # between checkpoints
     c.train.keep_checkpoints = 2  # the newest so many; 0: all
     c.train.tensorboard = False  # also write event files (needs tensorboardX)
+    c.train.wandb = ""  # project of Weights & Biases to log to (needs wandb)
     c.train.skip_nonfinite = False  # leave updates out whose loss or gradient is not
     # finite, and count them, where a run would stop
     c.train.init_from = ""  # workdir of a run, or released folder, whose weights

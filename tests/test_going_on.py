@@ -52,6 +52,7 @@ def test_rhythm_and_evaluation_are_free(small, workdir):
         train__checkpoint_minutes=1.0,
         train__keep_checkpoints=0,
         train__tensorboard=True,
+        train__wandb="sums",
         train__skip_nonfinite=True,
         eval__grid_samples=7,
     )

@@ -95,6 +95,7 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     keep_checkpoints: int = 2
     tensorboard: bool = False
+    wandb: str = ""
     skip_nonfinite: bool = False
     init_from: str = ""
 

@@ -8,6 +8,7 @@ import rich.console
 from arith_jax.config.experiment import Experiment
 from arith_jax.distributed import is_first
 from arith_jax.training import checkpoint
+from arith_jax.training.boards import open_boards
 from arith_jax.training.interrupt import Interrupt
 from arith_jax.training.log import RunLog
 from arith_jax.training.loop import Clock, Progress, read_metrics, train
@@ -88,12 +89,13 @@ def train_and_save(
         write_configs(experiment, workdir)
     first = saved = int(state.step)
     saved_at = clock.train_seconds
+    writers = singles if is_first() else []
     log = RunLog(
-        [folder for _, folder in singles] if is_first() else [],
+        [folder for _, folder in writers],
         console,
         first_step=first,
         every=config.log_every,
-        tensorboard=config.tensorboard,
+        boards=[open_boards(*single, first) for single in writers],
     )
     with log:
         for progress in train(experiment, state, clock):

@@ -1,5 +1,6 @@
 """What training shows: a progress bar or plain lines, and loss spikes."""
 
+import itertools
 import math
 import pathlib
 import statistics
@@ -11,13 +12,21 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from arith_jax.training.boards import Board
 from arith_jax.training.metrics_file import MetricsFile
 
 
 class RunLog:
-    """Progress bar on a terminal, plain lines elsewhere, and metrics.jsonl.
+    """Progress bar on a terminal, plain lines elsewhere, metrics.jsonl, and boards.
 
     Use as a context manager.
+
+    Args:
+        folders: Of each model.
+        console: Where to print.
+        first_step: The last step of an earlier start, or 0.
+        every: Steps between lines of `metrics.jsonl`.
+        boards: Of each model; closed at the end.
     """
 
     def __init__(
@@ -27,10 +36,10 @@ class RunLog:
         *,
         first_step: int,
         every: int,
-        tensorboard: bool,
+        boards: Sequence[Sequence[Board]] = (),
     ):
-        options = {"first_step": first_step, "tensorboard": tensorboard}
-        self._files = [MetricsFile(folder, **options) for folder in folders]
+        self._files = [MetricsFile(folder, first_step) for folder in folders]
+        self._boards = boards or [()] * len(folders)
         self._every = every
         self._console = console
         self._shown_at = -math.inf
@@ -56,6 +65,8 @@ class RunLog:
         self._bar.stop()
         for file in self._files:
             file.close()
+        for board in itertools.chain(*self._boards):
+            board.close()
 
     def step(self, record: Mapping[str, Any], fraction: float) -> None:
         """Shows one step and, every `every` steps, writes its record.
@@ -68,8 +79,12 @@ class RunLog:
             fraction: Part of the budget used up.
         """
         if record["step"] % self._every == 0:
-            for index, file in enumerate(self._files):
-                spike = file.write(of_model(record, index))
+            logs = zip(self._files, self._boards, strict=True)
+            for index, (file, boards) in enumerate(logs):
+                single = of_model(record, index)
+                for board in boards:
+                    board.write(single)
+                spike = file.write(single)
                 if spike:
                     self._console.print(spike, soft_wrap=True)
         self._newest = record, fraction

@@ -44,14 +44,13 @@ class Spikes:
 
 
 class MetricsFile:
-    """metrics.jsonl of one model, and its event files if they are asked for.
+    """metrics.jsonl of one model.
 
     Lines past the first step of a resumed run are dropped, so that the file always
     reads like one unbroken run; so are damaged ones, with a warning.
     """
 
-    def __init__(self, folder: pathlib.Path, *, first_step: int, tensorboard: bool):
-        self._board = open_tensorboard(folder) if tensorboard else None
+    def __init__(self, folder: pathlib.Path, first_step: int):
         self._path = folder / "metrics.jsonl"
         earlier = []
         if self._path.exists():
@@ -77,9 +76,6 @@ class MetricsFile:
         if is_spike:
             line["spike"] = True
         self._file.write(json.dumps(line) + "\n")
-        if self._board is not None:
-            for name, value in record.items():
-                self._board.add_scalar(name, value, record["step"])
         where = f"loss spike at step {record['step']} ({self._path.parent})"
         return f"{where}: {text}" if text else ""
 
@@ -88,10 +84,8 @@ class MetricsFile:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the file."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def finite_or_none(value: float | int) -> float | int | None:
@@ -115,19 +109,3 @@ def read_records(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
         else:
             num_damaged += 1
     return records, num_damaged
-
-
-def open_tensorboard(folder: pathlib.Path) -> Any:
-    """A TensorBoard writer; `tensorboardX` is optional.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter  # pyright: ignore
-    except ImportError as error:
-        raise ValueError(
-            "train.tensorboard=True needs the package tensorboardX; "
-            "pip install tensorboardX or set it to False"
-        ) from error
-    return SummaryWriter(str(folder))

@@ -14,7 +14,7 @@ from arith_jax.training.record import write_json
 from arith_jax.training.saved import saved_text, steps_in, unused
 
 # Keys of how often something is written or done, which may change from start to start.
-RHYTHM = ("log_every", "checkpoint_minutes", "keep_checkpoints", "tensorboard")
+RHYTHM = ("log_every", "checkpoint_minutes", "keep_checkpoints", "tensorboard", "wandb")
 FREE = {f"train.{name}" for name in (*RHYTHM, "skip_nonfinite")}
 
 

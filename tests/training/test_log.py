@@ -1,7 +1,5 @@
 import io
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -22,10 +20,9 @@ RECORD = {
 }
 
 
-def log_steps(folder, first, last, tensorboard=False):
+def log_steps(folder, first, last):
     console = rich.console.Console(file=io.StringIO())
-    options = {"first_step": first, "every": 2, "tensorboard": tensorboard}
-    with RunLog([folder], console, **options) as log:
+    with RunLog([folder], console, first_step=first, every=2) as log:
         for step in range(first + 1, last + 1):
             log.step({"step": step, **RECORD}, step / 10)
     return console.file.getvalue()
@@ -39,8 +36,7 @@ def steps_in(folder):
 @pytest.mark.parametrize(("fraction", "left"), [(0.0, ""), (0.25, "  3 s left")])
 def test_time_left_is_shown_once_there_is_an_estimate(tmp_path, fraction, left):
     console = rich.console.Console(file=io.StringIO())
-    options = {"first_step": 0, "every": 2, "tensorboard": False}
-    with RunLog([tmp_path], console, **options) as log:
+    with RunLog([tmp_path], console, first_step=0, every=2) as log:
         log.step({"step": 1, **RECORD}, fraction)
     assert console.file.getvalue().endswith(f"exact match 0.250{left}\n")
 
@@ -58,8 +54,7 @@ def test_metrics_of_a_resumed_run_read_like_an_unbroken_one(tmp_path):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_shows_the_last_step_at_the_end(tmp_path, terminal):
     console = rich.console.Console(file=io.StringIO(), force_terminal=terminal)
-    options = {"first_step": 0, "every": 2, "tensorboard": False}
-    with RunLog([tmp_path], console, **options) as log:
+    with RunLog([tmp_path], console, first_step=0, every=2) as log:
         for step in range(1, 8):
             log.step({"step": step, **RECORD}, step / 10)
     shown = console.file.getvalue()
@@ -67,38 +62,13 @@ def test_a_terminal_shows_the_last_step_at_the_end(tmp_path, terminal):
     assert ("step 1 " in shown) != terminal
 
 
-def test_tensorboard_is_written_if_asked_and_named_if_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"train.tensorboard=True needs the package"):
-        log_steps(tmp_path, 0, 2, tensorboard=True)
-    written = []
-
-    class SummaryWriter:
-        def __init__(self, folder):
-            written.append(folder)
-
-        def add_scalar(self, name, value, step):
-            written.append((name, value, step))
-
-        def close(self):
-            written.append("closed")
-
-    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
-    log_steps(tmp_path, 0, 2, tensorboard=True)
-    assert written[0] == str(tmp_path)
-    assert ("loss", 0.5, 2) in written
-    assert written[-1] == "closed"
-
-
 def test_several_models_have_a_file_each_and_one_line_together(tmp_path):
     folders = [tmp_path / name for name in "abc"]
     for folder in folders:
         folder.mkdir()
     console = rich.console.Console(file=io.StringIO(), width=200)
-    options = {"first_step": 0, "every": 2, "tensorboard": False}
     metrics = {"loss": [0.5, 0.125, 4.0], "exact_match": [0.25, 0.5, 1.0]}
-    with RunLog(folders, console, **options) as log:
+    with RunLog(folders, console, first_step=0, every=2) as log:
         for step in (1, 2):
             log.step({"step": step, **RECORD, **metrics}, 0.0)
     assert console.file.getvalue() == (

@@ -150,8 +150,7 @@ def test_seeds_skip_by_themselves(smoke, spoil):
 
 def log_losses(folder, losses, first=0):
     console = rich.console.Console(file=io.StringIO(), width=200)
-    options = {"first_step": first, "every": 1, "tensorboard": False}
-    with RunLog([folder], console, **options) as log:
+    with RunLog([folder], console, first_step=first, every=1) as log:
         for number, loss in enumerate(losses, first + 1):
             log.step({"step": number, **RECORD, "loss": loss, "samples": number}, 0.5)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
