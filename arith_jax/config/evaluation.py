@@ -1,6 +1,7 @@
 """What is evaluated, and in what batches."""
 
 import dataclasses
+import itertools
 
 from arith_jax.checks import MAX_INT, MAX_LENGTH, check_name, check_range, check_types
 from arith_jax.config.data import round_up
@@ -67,8 +68,13 @@ class EvalConfig:
             task: What is evaluated.
             max_cell: The largest trained cell, all below which are in the grid.
         """
-        rows, columns = map(self.grid_sizes, max_cell)
-        grid = [(a, b) for a in rows for b in columns]
+        axes = [self.grid_sizes(max_size) for max_size in max_cell]
+        return self.requests_beside(task, list(itertools.product(*axes)))
+
+    def requests_beside(
+        self, task: Task, grid: list[tuple[int, int]]
+    ) -> dict[str, list[CellRequest]]:
+        """The cells of every set, with those of a grid among them."""
         inside = set(grid)
         beyond = [(n, n) for n in self.diagonal if (n, n) not in inside]
         requests = {}
@@ -91,7 +97,9 @@ class EvalConfig:
 
     def max_evaluated(self, task: Task, max_cell: tuple[int, int]) -> tuple[int, int]:
         """The largest size evaluated on each axis."""
-        requests = self.requests(task, max_cell)
+        # The last cell of the grid is the largest on both.
+        last = [self.grid_sizes(max_size)[-1:] for max_size in max_cell]
+        requests = self.requests_beside(task, list(itertools.product(*last)))
         cells = [cell for cells in requests.values() for cell in cells]
         sizes = [max((cell[axis] for cell in cells), default=0) for axis in (0, 1)]
         return sizes[0] or max_cell[0], sizes[1] or max_cell[1]

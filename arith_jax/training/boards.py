@@ -3,7 +3,7 @@
 import importlib.util
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import matplotlib.image
 
@@ -12,6 +12,7 @@ from arith_jax.config.training import TrainConfig
 from arith_jax.training.record import write_text
 
 
+@runtime_checkable
 class Board(Protocol):
     """Where one model's numbers are shown."""
 

@@ -60,9 +60,7 @@ def attended(monkeypatch):
     return specs
 
 
-@pytest.mark.parametrize(
-    "name", helpers.slow_but(EXPERIMENTS, ("ours, packed", "fire"))
-)
+@pytest.mark.parametrize("name", helpers.slow_but(EXPERIMENTS, ("ours, packed",)))
 def test_a_model_in_kernels_has_the_same_loss_and_gradients(name, attended):
     experiment = helpers.experiment_of(*EXPERIMENTS[name])
     plain = Transformer(experiment.model, Execution())

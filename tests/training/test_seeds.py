@@ -11,7 +11,7 @@ from arith_jax.training.losses import Metrics
 from arith_jax.training.state import make_state, of_seed
 from configs import abacus_add
 from configs.paper import addition
-from tests.helpers import assert_trees_close, experiment_of
+from tests.helpers import assert_trees_close, experiment_of, slow_but
 from tests.training.test_loop import run
 
 # Six steps of each are a warm-up, full rates and a decay; the paper's model is looped,
@@ -37,7 +37,7 @@ def kept_programs(monkeypatch):
 
 
 @pytest.mark.usefixtures("kept_programs")
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", slow_but(EXPERIMENTS, ("flagship",)))
 def test_each_seed_equals_its_single_run(name):
     module, argument, changes = EXPERIMENTS[name]
     changes = changes | {"train.steps": 6, "train.log_every": 1, "seed": 3}
