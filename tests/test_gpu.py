@@ -23,7 +23,8 @@ from arith_jax.tasks.task import Layout
 from arith_jax.training.losses import Depth, progressive_loss
 from configs import abacus_add
 from configs.paper import addition
-from tests.helpers import experiment_of, moved
+from tests.helpers import assert_trees_equal, experiment_of, moved
+from tests.training.test_loop import run
 
 pytestmark = pytest.mark.skipif(
     obstacle("bfloat16") != "",
@@ -143,3 +144,18 @@ def test_logits_of_long_rows_are_as_good_as_by_plain_operations(name):
     in_kernels, plain, exact = map(logits, models(experiment))
     assert distance(plain, exact) < 0.1 * size(exact)
     assert distance(in_kernels, exact) < 1.5 * distance(plain, exact)
+
+
+@pytest.mark.parametrize("name", ["flagship", "paper", "paper, FIRE"])
+def test_a_deterministic_run_gives_the_same_bits_again(name):
+    module, argument, changes, _ = CASES[name]
+    changes = changes | {
+        "deterministic": True,
+        "train.steps": 20,
+        "train.minutes": 0.0,
+        "optim.batch_size": SUMS,
+        "optim.micro_batch_size": SUMS,
+    }
+    experiment = experiment_of(module, argument, changes)
+    first, second = (run(experiment)[0].params for _ in range(2))
+    assert_trees_equal(first, second)
