@@ -24,7 +24,7 @@ from arith_jax.training.losses import Depth, progressive_loss
 from configs import abacus_add
 from configs.paper import addition
 from tests.helpers import assert_trees_equal, experiment_of, moved
-from tests.training.test_loop import run
+from tests.training import test_loop
 
 pytestmark = pytest.mark.skipif(
     obstacle("bfloat16") != "",
@@ -157,5 +157,5 @@ def test_a_deterministic_run_gives_the_same_bits_again(name):
         "optim.micro_batch_size": SUMS,
     }
     experiment = experiment_of(module, argument, changes)
-    first, second = (run(experiment)[0].params for _ in range(2))
+    first, second = (test_loop.run(experiment)[0].params for _ in range(2))
     assert_trees_equal(first, second)
