@@ -28,6 +28,19 @@ with interrupt.noted_signals("COMMAND") as noted:
 """
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """Signals are not ignored, even if these tests run under `nohup` or behind `&`."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    before = {
+        number: signal.signal(number, usual.get(number, signal.SIG_DFL))
+        for number in interrupt.SIGNALS
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_a_signal_is_noted_and_ends_what_is_held_afterwards(number, capfd):
     before, done = signal.getsignal(number), []
