@@ -108,7 +108,7 @@ def drawer(drawing: Drawing) -> Any:
         return ids.astype(token_dtype(task))
 
     rows = jax.ShapeDtypeStruct((drawing.batch_size, 4), jnp.int32)
-    return compile_split(draw, rows, deterministic=False)
+    return compile_split(draw, rows, runs_briefly=True)
 
 
 @lru_cache(maxsize=64)
@@ -147,7 +147,11 @@ def grader(program: Program, shapes: Shapes, forward: Callable[..., Any]) -> Any
 
 
 def compile_split(
-    function: Callable[..., Any], rows: Any, *whole_arguments: Any, deterministic: bool
+    function: Callable[..., Any],
+    rows: Any,
+    *whole_arguments: Any,
+    deterministic: bool = False,
+    runs_briefly: bool = False,
 ) -> Any:
     """Compiles a function whose rows are split among all devices.
 
@@ -157,6 +161,7 @@ def compile_split(
         rows: Shape of the first argument.
         whole_arguments: Shapes of the others, which every device has.
         deterministic: Whether a GPU has to give the same bits every time.
+        runs_briefly: Whether compiling takes longer than running.
     """
     mesh = make_mesh()
     # The kernels do not say how they could be split: every device runs its own.
@@ -173,8 +178,8 @@ def compile_split(
     with tracing:
         lowered = split.lower(rows, *whole_arguments)
     # Compiled while others run: a search for the best products would wait for those.
-    options = {"autotune": False, "deterministic": deterministic}
-    return compiled(lowered, triton_gemm=False, **options)
+    options = {"deterministic": deterministic, "runs_briefly": runs_briefly}
+    return compiled(lowered, triton_gemm=False, autotune=False, **options)
 
 
 def in_batches(

@@ -1,8 +1,14 @@
-"""Compiler options for a GPU."""
+"""Compiler options, mostly for a GPU."""
 
 from typing import Any
 
 import jax
+
+# For a CPU; JAX's own `jax_disable_most_optimizations` sets the same.
+UNOPTIMISED = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
 def compiled(
@@ -11,6 +17,7 @@ def compiled(
     triton_gemm: bool,
     autotune: bool = True,
     deterministic: bool = False,
+    runs_briefly: bool = False,
 ) -> Any:
     """Compiles a lowered function.
 
@@ -22,7 +29,11 @@ def compiled(
         autotune: Whether the alternatives for a product are timed at all.
         deterministic: Whether two compilations of it have to give the same bits. Then
             nothing is chosen by its time, and sums are added up in a fixed order.
+        runs_briefly: Whether a CPU spends more time on compiling it than on running it:
+            compiled in half the time.
     """
+    if jax.default_backend() == "cpu" and runs_briefly:
+        return lowered.compile(compiler_options=UNOPTIMISED)
     if jax.default_backend() != "gpu":
         return lowered.compile()
     options = {}

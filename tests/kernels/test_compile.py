@@ -42,3 +42,12 @@ def test_a_cpu_gets_no_options_of_a_gpu():
     lowered = Lowered()
     assert compiled(lowered, triton_gemm=False, autotune=False)(0.0) == 1.0
     assert lowered.options == {}
+
+
+def test_a_cpu_compiles_what_runs_briefly_by_options_that_xla_knows(monkeypatch):
+    lowered = Lowered()
+    assert compiled(lowered, triton_gemm=True, runs_briefly=True)(0.0) == 1.0
+    assert lowered.options["xla_backend_optimization_level"] == 0
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiled(lowered, triton_gemm=True, runs_briefly=True)(0.0) == 1.0
+    assert lowered.options == {}
