@@ -198,7 +198,9 @@ def add_comparison(actions: Actions) -> None:
 def serve(page: gr.Blocks, host: str, port: int | None) -> None:
     """Serves the page until Ctrl-C."""
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    names = server.trusted_names(host)
     page.launch(
         server_name=host,
         server_port=port,
@@ -215,7 +217,10 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> None:
         ssr_mode=False,
         state_session_capacity=limits.MAX_SESSIONS,
         app_kwargs={
-            "middleware": [Middleware(server.Gate)],  # pyright: ignore
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=names),
+                Middleware(server.Gate),  # pyright: ignore
+            ],
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,

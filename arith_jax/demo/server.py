@@ -22,6 +22,7 @@ GET = re.compile(
 POST = re.compile(r"/gradio_api/(queue/join|cancel|reset)/?", re.ASCII)
 # Open requests; every open page holds two.
 MAX_OPEN = 128
+LOOPBACK = ["127.0.0.1", "localhost", "[::1]", "::1"]
 HEADERS = {
     # Nothing is fetched from anywhere else, whatever is put into the page.
     b"content-security-policy": (
@@ -99,6 +100,18 @@ def is_allowed(method: str, path: str) -> bool:
         return False
     pattern = {"GET": GET, "HEAD": GET, "POST": POST}.get(method)
     return pattern is not None and pattern.fullmatch(path) is not None
+
+
+def trusted_names(host: str) -> list[str]:
+    """Names that a browser may call the page by, as Starlette writes them.
+
+    Another site can let a name of its own point to this machine (DNS rebinding): where
+    the page is for this machine alone, it answers to this machine's names only.
+
+    Args:
+        host: Where it is served.
+    """
+    return LOOPBACK if host in LOOPBACK else ["*"]
 
 
 async def refuse(send: Send, status: int, text: str) -> None:

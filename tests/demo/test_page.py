@@ -124,6 +124,12 @@ def post(address, body):
         return error.code, error.read().decode()
 
 
+def test_other_names_of_this_machine_are_not_answered_to(address):
+    request = urllib.request.Request(address, headers={"Host": "evil.example:7860"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request, timeout=20)
+
+
 def test_a_flood_is_refused_and_the_page_lives_on(address, browser):
     with urllib.request.urlopen(f"{address}config", timeout=20) as answer:
         functions = json.load(answer)["dependencies"]

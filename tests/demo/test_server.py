@@ -110,3 +110,13 @@ def test_websockets_are_closed():
 
     asyncio.run(server.Gate(inner)({"type": "websocket", "path": "/"}, None, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_on_this_machine_it_answers_to_this_machine_s_names(host):
+    assert "*" not in server.trusted_names(host)
+    assert host in server.trusted_names(host)
+
+
+def test_for_a_whole_network_it_answers_to_any_name():
+    assert server.trusted_names("0.0.0.0") == ["*"]
