@@ -1,7 +1,6 @@
 """What is evaluated, and in what batches."""
 
 import dataclasses
-import itertools
 
 from arith_jax.checks import MAX_INT, MAX_LENGTH, check_name, check_range, check_types
 from arith_jax.config.data import round_up
@@ -68,13 +67,13 @@ class EvalConfig:
             task: What is evaluated.
             max_cell: The largest trained cell, all below which are in the grid.
         """
-        axes = [self.grid_sizes(max_size) for max_size in max_cell]
-        return self.requests_beside(task, list(itertools.product(*axes)))
+        return self.requests_of_grid(task, *map(self.grid_sizes, max_cell))
 
-    def requests_beside(
-        self, task: Task, grid: list[tuple[int, int]]
+    def requests_of_grid(
+        self, task: Task, rows: list[int], columns: list[int]
     ) -> dict[str, list[CellRequest]]:
-        """The cells of every set, with those of a grid among them."""
+        """The cells of every set, with a grid of these sizes among them."""
+        grid = [(a, b) for a in rows for b in columns]
         inside = set(grid)
         beyond = [(n, n) for n in self.diagonal if (n, n) not in inside]
         requests = {}
@@ -99,7 +98,7 @@ class EvalConfig:
         """The largest size evaluated on each axis."""
         # The last cell of the grid is the largest on both.
         last = [self.grid_sizes(max_size)[-1:] for max_size in max_cell]
-        requests = self.requests_beside(task, list(itertools.product(*last)))
+        requests = self.requests_of_grid(task, *last)
         cells = [cell for cells in requests.values() for cell in cells]
         sizes = [max((cell[axis] for cell in cells), default=0) for axis in (0, 1)]
         return sizes[0] or max_cell[0], sizes[1] or max_cell[1]
