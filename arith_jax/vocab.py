@@ -85,6 +85,7 @@ def is_digit(
     """
     if digit_ids is None:
         return (ids >= DIGIT_ZERO) & (ids < DIGIT_ZERO + NUM_DIGITS)
+    ids = jnp.asarray(ids)  # NumPy's 64 bits become JAX's usual ones.
     # An id that the dtype cannot hold is in no row; comparing it would overflow.
     limits = jnp.iinfo(ids.dtype)
     ids_in_rows = [i for i in digit_ids if limits.min <= i <= limits.max]
