@@ -62,6 +62,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.model.initial_state = "embedding"  # or noise, as in the original
     c.model.positions = ("relative_abacus",)  # any of abacus, learned (added to
     # tokens), fire, rope, relative_abacus, rotary_abacus (in attention); () is NoPE
+    c.model.fire_max_length = 0  # random places for fire in training, below this
     c.model.table_size = 0  # rows of the abacus or learned table; 0: as many as needed
     c.model.abacus_window = 2  # digit differences with a bias of their own
     c.model.abacus_far = "mask"  # digits beyond the window: mask, or one shared bias

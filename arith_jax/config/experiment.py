@@ -13,7 +13,7 @@ from arith_jax.checks import (
     close_first,
     shown,
 )
-from arith_jax.config.data import DataConfig
+from arith_jax.config.data import DataConfig, round_up
 from arith_jax.config.evaluation import EvalConfig
 from arith_jax.config.model import Execution, ModelConfig
 from arith_jax.config.training import LossConfig, OptimConfig, TrainConfig
@@ -180,6 +180,8 @@ class Experiment:
         trained_width = task.row_width(*max_cell)
         evaluated_width = self.eval.bucket(task.row_width(*evaluated))
         self.model.check_row(max(trained_width, evaluated_width))
+        padded = round_up(trained_width, self.data.width_multiple)
+        self.model.check_random_places(padded, self.data.problems_per_row)
         self.data.check_list(evaluated)
         if self.optim.micro_batch_size * trained_width > MAX_INT:
             raise ValueError(

@@ -15,6 +15,8 @@ MAX_PARAMETER_BYTES = 16 * 2**30
 # Layers that a token can pass through: each is a part of the program.
 MAX_DEPTH = 1024
 MAX_WINDOW = 1000
+# As many places are put into a random order for every layer of a step.
+MAX_RANDOM_PLACE = 2**15
 ATTENTION_POSITIONS = ("fire", "rope", "relative_abacus", "rotary_abacus")
 
 
@@ -59,6 +61,8 @@ class ModelConfig:
         injection: When the embedding is added: none, recurrence or layer.
         initial_state: embedding, or noise as in the original.
         positions: Any of `TOKEN_POSITIONS` and `ATTENTION_POSITIONS`; () is NoPE.
+        fire_max_length: In training, FIRE sees a row's places as random ones below
+            this, in ascending order; 0: as they are. Evaluation is not changed.
         table_size: Rows of the Abacus or learned table. In an experiment 0 stands for
             as many as its longest number needs.
         abacus_window: Differences of digits with a bias of their own.
@@ -80,6 +84,7 @@ class ModelConfig:
     injection: str = "none"
     initial_state: str = "embedding"
     positions: tuple[str, ...] = ("relative_abacus",)
+    fire_max_length: int = 0
     table_size: int = 0
     abacus_window: int = 2
     abacus_far: str = "mask"
@@ -104,6 +109,7 @@ class ModelConfig:
         sizes = ("width", "num_heads", "mlp_width", "num_layers", "num_recurrences")
         check_range("model", self, 1, MAX_INT, *sizes)
         check_range("model", self, 0, MAX_INT, "table_size")
+        check_range("model", self, 0, MAX_RANDOM_PLACE, "fire_max_length")
         check_range("model", self, 0, MAX_WINDOW, "abacus_window")
         check_range("model", self, 0.0, math.inf, "norm_eps")
         known = TOKEN_POSITIONS + ATTENTION_POSITIONS
@@ -113,6 +119,11 @@ class ModelConfig:
                     f"model.positions has {shown(name)}; allowed: any of "
                     f"{', '.join(known)}"
                 )
+        if self.fire_max_length and "fire" not in self.positions:
+            raise ValueError(
+                f"model.fire_max_length={self.fire_max_length} needs 'fire' in "
+                "model.positions; set it to 0"
+            )
         if self.width % self.num_heads:
             raise ValueError(
                 f"model.width={self.width} is not a multiple of "
@@ -193,6 +204,15 @@ class ModelConfig:
                 f"model.table_size={self.table_size} is too small: position ids up to "
                 f"{max_position_id} with offset {max_offset} need {needed} rows; raise "
                 "model.table_size or lower data.max_offset or the lengths"
+            )
+
+    def check_random_places(self, width: int, problems_per_row: int) -> None:
+        """Raises `ValueError` if places of FIRE in training rows cannot be random."""
+        limit = self.fire_max_length
+        if limit and (limit <= width or problems_per_row > 1):
+            raise ValueError(
+                f"model.fire_max_length={limit}: must be above the {width} tokens of a "
+                "training row, and data.problems_per_row 1; change that or set it to 0"
             )
 
     def check_row(self, width: int) -> None:

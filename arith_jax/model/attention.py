@@ -50,6 +50,8 @@ class Attention(nn.Module):
         num_heads: Number of heads.
         scheme: How tokens are numbered, and who can see whom.
         positions: Any of "relative_abacus", "rotary_abacus", "fire" and "rope".
+        fire_max_length: Where there is a `noise` generator, FIRE sees random places
+            below this; 0, or no more than a row has tokens: those of the row.
         window: Differences of digits with a bias of their own.
         is_windowed: Whether digits beyond the window are hidden.
         qk_norm: Whether queries and keys are normalised, with a learned scale.
@@ -63,6 +65,7 @@ class Attention(nn.Module):
     num_heads: int = 4
     scheme: Scheme = Abacus()
     positions: tuple[str, ...] = ("relative_abacus",)
+    fire_max_length: int = 0
     window: int = 2
     is_windowed: bool = True
     qk_norm: bool = True
@@ -234,10 +237,15 @@ class Attention(nn.Module):
         bias = biases.FireBias(
             self.num_heads, kernel_init=self.kernel_init, name="fire"
         )
+        width = context.query.index.shape[1]
+        index = jnp.arange(width)
+        if self.fire_max_length > width and self.has_rng("noise"):
+            key = self.make_rng("noise")
+            index = biases.random_places(key, width, self.fire_max_length)
+            return bias(index[context.query.index], index[context.key.index])
         if context.query.segment is None:
             return bias(context.query.index, context.key.index)
-        index = jnp.arange(context.query.index.shape[1])[None]
-        table = bias(index, index)[0]
+        table = bias(index[None], index[None])[0]
         return biases.lookup_pairs(table, context.query.index, self.execution.dtype)
 
     def bias(self, context: Context) -> Float[Array, "#b #h #t #s"]:

@@ -8,7 +8,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
 
 # Wider windows are a product with one-hot differences, which a CPU compiles and runs
 # several times as fast as a sum of many selects (docs/experiments.md).
@@ -118,7 +118,7 @@ class FireBias(nn.Module):
 
     Source:
         Li et al. 2023 (FIRE); constants and initial values of the original (c 0.1,
-        m 1, biases 0). Randomised positions (`attention.max_length` > 0) are left out.
+        m 1, biases 0). For its randomised positions see `random_places`.
     """
 
     num_heads: int
@@ -144,6 +144,25 @@ class FireBias(nn.Module):
             nn.relu(z)
         )
         return jnp.moveaxis(bias, -1, -3)
+
+
+def random_places(key: PRNGKeyArray, count: int, limit: int) -> Int[Array, " count"]:
+    """Different random numbers below a limit, in ascending order.
+
+        >>> places = random_places(jax.random.key(0), count=5, limit=100)
+        >>> bool((jnp.diff(places) > 0).all())
+        True
+
+    Args:
+        key: Decides them.
+        count: How many, at most `limit`.
+        limit: Larger than all of them.
+
+    Source:
+        Randomised positions (Ruoss et al. 2023) as the original draws them for FIRE
+        (`attention.max_length`): anew for each layer and recurrence, one for a batch.
+    """
+    return jnp.sort(jax.random.permutation(key, limit)[:count])
 
 
 def pairwise_difference(

@@ -197,6 +197,7 @@ def make_layer(
         num_heads=config.num_heads,
         scheme=config.scheme,
         positions=tuple(name for name in config.positions if name in in_attention),
+        fire_max_length=config.fire_max_length,
         window=config.abacus_window,
         is_windowed=config.abacus_far == "mask",
         qk_norm=config.qk_norm,

@@ -6,8 +6,10 @@ Options: those of `common.start`; `size`, the longest operand trained on; `promp
 trains on the prompt's tokens too; `throttle=on` is the released code's "divide the
 gradients by the number of recurrences", a constant factor; `blanks`, the chance of a
 blank before each prompt token in training (the paper does not say which); `hints=on`
-writes index hints. Cost: one GPU-day each, 8 exaFLOP in the paper. Paper's result for
-8x2 abacus: 99.1% over the 100 x 100 grid outside training, mean of 3.
+writes index hints; `random=128` shows FIRE random places below 128 in training (128 is
+the example of the original's README, just more than a row with hints has tokens). Cost:
+one GPU-day each, 8 exaFLOP in the paper. Paper's result for 8x2 abacus: 99.1% over the
+100 x 100 grid outside training, mean of 3.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +18,7 @@ from configs import base
 from configs.paper import common
 
 ARCHITECTURES = ("8x2", *common.DEPTH_8, *common.DEPTH_16, *common.DEPTH_32)
-EXTRA = ("size", "prompt", "throttle", "blanks", "hints")
+EXTRA = ("size", "prompt", "throttle", "blanks", "hints", "random")
 
 
 def get_config(argument: str = "") -> ConfigDict:
@@ -35,6 +37,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.loss.throttle = base.choose(options, "throttle", "off", "on") == "on"
     c.task.blanks = base.take_number(options, "blanks", 0.0, low=0.0, high=0.5)
     c.task.index_hints = base.choose(options, "hints", "off", "on") == "on"
+    random = base.take_number(options, "random", 0, low=0, high=2**15)
+    c.model.fire_max_length = int(random)
     is_standard = c.model.num_recurrences == 1 and c.model.injection == "recurrence"
     if is_standard or common.has_relative(c):
         c.optim.micro_batch_size = 256

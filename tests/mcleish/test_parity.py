@@ -23,7 +23,7 @@ from arith_jax import interop, vocab
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.training import OptimConfig
 from arith_jax.data.batch import answer_mask
-from arith_jax.mcleish import checkpoint, fixtures, names, parity, passes
+from arith_jax.mcleish import checkpoint, fixtures, names, options, parity, passes
 from arith_jax.mcleish.options import model_config
 from arith_jax.model import initializers, layers
 from arith_jax.model.transformer import Transformer, init_params, num_params
@@ -273,7 +273,6 @@ def test_models_the_original_does_not_have_are_not_written(tiny):
         ("tie_weights", True),
         ("input_injection_type", "linear"),
         ("embedding.pos_embedding", "sinusoidal"),
-        ("attention.max_length", 2048),
         ("attention.rotary_embedding", "fire"),
         ("embedding.embedding_dim", 32),
     ],
@@ -285,6 +284,16 @@ def test_unsupported_options_are_refused_by_name(golden, path, value):
     section[name] = value
     with pytest.raises(ValueError, match=rf"model_config.json: {path}={value!r}"):
         model_config(arch)
+
+
+def test_random_places_of_fire_are_kept(golden):
+    arch = json.loads((golden / "fire_st" / "case.json").read_text())["arch"]
+    arch["attention"]["max_length"] = 128
+    config = model_config(arch)
+    assert config.fire_max_length == 128
+    assert options.architecture(config, 1)["attention"]["max_length"] == 128
+    arch["attention"] |= {"rotary_embedding": False, "type": "pytorch"}
+    assert model_config(arch).fire_max_length == 0
 
 
 def test_missing_and_unknown_tensors_are_named(golden):

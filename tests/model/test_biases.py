@@ -96,6 +96,15 @@ def test_fire_equals_a_loop():
     assert_trees_close(actual, expected, 1e-6)
 
 
+def test_random_places_are_uniform_subsets_in_order():
+    draw = jax.vmap(lambda key: biases.random_places(key, 3, 5))
+    places = np.asarray(draw(jax.random.split(jax.random.key(0), 5000)))
+    assert (np.diff(places, axis=1) > 0).all()
+    subsets, counts = np.unique(places, axis=0, return_counts=True)
+    assert len(subsets) == 10
+    np.testing.assert_allclose(counts, 500, atol=100)
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint32", "int64"])
 def test_relative_bias_of_any_integer_dtype_is_that_of_int32(window, dtype):

@@ -453,6 +453,26 @@ def test_key_noise_acts_in_training_only_and_by_key(tiny):
     assert relative_distance(run(model, 1), without) > 1e-2
 
 
+@pytest.mark.parametrize("unroll", [True, False])
+def test_random_places_of_fire_act_in_training_only_and_by_key(tiny, unroll):
+    changes = POSITIONS["fire"] | {"num_layers": 1, "fire_max_length": 4096}
+    model = changed_model(tiny, changes, execution=Execution(unroll=unroll))
+    usual = Transformer(dataclasses.replace(model.config, fire_max_length=0))
+    params, batch = random_params(model), batch_of()
+
+    def run(model, seed=None):
+        key = None if seed is None else jax.random.key(seed)
+        return forward(
+            model, params, batch.ids, batch.positions, key=key, num_segments=1
+        )
+
+    np.testing.assert_array_equal(run(model), run(usual))
+    np.testing.assert_array_equal(run(usual, 1), run(usual))
+    np.testing.assert_array_equal(run(model, 1), run(model, 1))
+    assert relative_distance(run(model, 1), run(model, 2)) > 1e-3
+    assert relative_distance(run(model, 1), run(usual)) > 1e-3
+
+
 def test_the_random_initial_state_depends_on_the_key_in_training_only(tiny):
     model = changed_model(tiny, LOOPED)
     emb = jnp.ones((2, 7, tiny.width))
@@ -581,6 +601,7 @@ BAD = [
     ({"norm": "pre"}, r"model.norm='pre' is unknown; allowed: post, sandwich"),
     ({"positions": ("alibi",)}, r"model.positions has 'alibi'; allowed: any of abacus"),
     ({"initial_state": "noise"}, r"never shows the input"),
+    ({"fire_max_length": 9}, r"fire_max_length=9 needs 'fire' in model.positions"),
     ({"num_layers": 0}, r"model.num_layers=0: must be at least 1"),
     ({"mlp_width": 63}, r"model.mlp_width=63: must be even"),
     (
@@ -602,6 +623,16 @@ BAD = [
 def test_impossible_models_are_refused(tiny, changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(tiny, **changes)
+
+
+@pytest.mark.parametrize("changes", [{"random": 64}, {"random": 128, "packed": 2}])
+def test_random_places_that_a_row_has_no_room_for_are_refused(changes):
+    argument = f"pos=fire,smoke,random={changes['random']}"
+    config = addition.get_config(f"arch=16x1,{argument}")
+    config.data.width_multiple = 64
+    config.data.problems_per_row = changes.get("packed", 1)
+    with pytest.raises(ValueError, match=r"model.fire_max_length=.* above the 64 tok"):
+        Experiment.from_dict(config).check()
 
 
 def test_other_impossible_values_are_refused(smoke):
