@@ -451,6 +451,7 @@ def test_key_noise_acts_in_training_only_and_by_key(tiny):
     np.testing.assert_array_equal(run(model, 1), run(model, 1))
     assert relative_distance(run(model, 1), run(model, 2)) > 1e-2
     assert relative_distance(run(model, 1), without) > 1e-2
+    assert relative_distance(run(Transformer(tiny, key_noise=1e-4), 1), without) < 1e-3
 
 
 @pytest.mark.parametrize("unroll", [True, False])
