@@ -3,7 +3,8 @@
 python -m tools.mutants [GROUP...] [--output=results/reliability/mutants.json]
 
 `tests/mutants.toml` lists what is broken. The tests of the same folder run first; what
-they let pass meets the whole default suite. Takes an hour or two of one CPU core.
+they let pass meets the whole default suite. Takes two hours of one CPU core or more; of
+groups, what the output has of others is kept.
 """
 
 import json
@@ -132,8 +133,13 @@ def main(arguments: Sequence[str]) -> None:
     output = ROOT / values.output
     output.parent.mkdir(parents=True, exist_ok=True)
     commit, dirty = git_state()
-    tried = [m._asdict() | {"killed": is_dead} for m, is_dead in killed.items()]
-    write_json(output, {"git_commit": commit, "dirty": dirty, "mutants": tried})
+    origin = {"git_commit": commit, "dirty": dirty}
+    tried = [
+        m._asdict() | {"killed": is_dead} | origin for m, is_dead in killed.items()
+    ]
+    earlier = json.loads(output.read_text()) if output.exists() else []
+    names = {mutant.group for mutant in chosen}
+    write_json(output, [m for m in earlier if m["group"] not in names] + tried)
     survivors = [mutant.old for mutant, is_dead in killed.items() if not is_dead]
     print(json.dumps(survivors, indent=1))
 
