@@ -189,6 +189,7 @@ def test_one_seed_can_be_evaluated_again_by_itself(finished, experiment):
         assert result[name] == before[name]
 
 
+@pytest.mark.slow
 def test_evaluation_with_a_name_has_files_of_its_own(
     finished, experiment, tmp_path, monkeypatch
 ):

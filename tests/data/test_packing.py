@@ -46,7 +46,7 @@ def config(smoke):
     )
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
 def packed(config, request):
     config = dataclasses.replace(config, problems_per_row=request.param)
     return batch_of(config, jax.random.key(0), 0, 64)

@@ -103,7 +103,9 @@ def test_what_the_attention_kernel_cannot_do_is_done_without(
     assert not attended
 
 
-@pytest.mark.parametrize("name", ["ours, packed", "fire, packed"])
+@pytest.mark.parametrize(
+    "name", ["ours, packed", pytest.param("fire, packed", marks=pytest.mark.slow)]
+)
 def test_the_train_step_can_be_lowered_for_a_gpu(name, monkeypatch):
     # Triton knows fewer operations than the interpreter. No GPU is needed for this.
     experiment = helpers.experiment_of(*EXPERIMENTS[name])

@@ -383,7 +383,7 @@ def test_layers_scanned_and_in_turn_are_a_python_loop(tiny, name):
     [
         ((0, 2), 1, False),
         ((2,), 0, False),
-        ((1,), 1, True),
+        pytest.param((1,), 1, True, marks=pytest.mark.slow),
         pytest.param((1,), 2, False, marks=pytest.mark.slow),
         pytest.param((0, 2), 2, True, marks=pytest.mark.slow),
         pytest.param((2,), 0, True, marks=pytest.mark.slow),
@@ -454,7 +454,7 @@ def test_key_noise_acts_in_training_only_and_by_key(tiny):
     assert relative_distance(run(Transformer(tiny, key_noise=1e-4), 1), without) < 1e-3
 
 
-@pytest.mark.parametrize("unroll", [True, False])
+@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_random_places_of_fire_act_in_training_only_and_by_key(tiny, unroll):
     changes = POSITIONS["fire"] | {"num_layers": 1, "fire_max_length": 4096}
     model = changed_model(tiny, changes, execution=Execution(unroll=unroll))
@@ -490,7 +490,7 @@ def test_the_random_initial_state_depends_on_the_key_in_training_only(tiny):
         assert jnp.std(state) == pytest.approx(0.02, rel=0.2)
 
 
-@pytest.mark.parametrize("unroll", [True, False])
+@pytest.mark.parametrize("unroll", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_noise_of_a_recurrence_is_the_same_with_and_without_gradient(tiny, unroll):
     execution = Execution(unroll=unroll)
     # The initial state has no noise of its own.

@@ -25,7 +25,9 @@ def numbers(text):
     return a[::-1], b[::-1], answer[::-1]
 
 
-@pytest.mark.parametrize("length", [1, 3, 20, 200])
+@pytest.mark.parametrize(
+    "length", [1, 3, 20, pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_sums_equal_python_integers(length):
     for seed in range(5):
         texts, len_a, len_b = draw(Addition(), 5000, length, seed=seed)

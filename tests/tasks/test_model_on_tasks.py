@@ -103,7 +103,7 @@ def continuations(model, params, task, batch, num_new):
 
 @pytest.mark.parametrize(
     "name",
-    helpers.slow_but(CASES, ("complement", "scratchpad", "list", "hints", "coupled")),
+    helpers.slow_but(CASES, ("list", "hints", "coupled")),
 )
 def test_decoding_writes_what_whole_passes_would(smoke, name):
     """So whatever the true answer is, feeding it grades like greedy decoding."""

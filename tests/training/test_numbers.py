@@ -72,7 +72,7 @@ def test_the_gradient_norm_is_that_before_clipping(smoke):
     assert metrics[0].num_skipped is None
 
 
-@pytest.mark.parametrize("at", [2, 5])
+@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_a_gradient_that_is_not_finite_stops_and_is_not_saved(
     smoke, spoil, tmp_path, at
 ):

@@ -65,6 +65,7 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(smoke, unbroken, tmp_pat
     assert_trees_equal(unbroken, final)
 
 
+@pytest.mark.slow
 def test_resume_in_the_middle_of_an_accumulated_batch(smoke, tmp_path):
     experiment = changed(smoke, train__steps=7, optim__batch_size=48)
     whole, _ = run(experiment)
