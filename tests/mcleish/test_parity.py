@@ -38,7 +38,7 @@ CASES = ["abacus_lt", "abacus_st", "abacus_st_injection", "alpha_half", "fire_st
 CASES += ["no_mask_before_equals", "nope_lt", "rope_st", "train_steps"]
 # The others are these with another mixture of layers, loops and positions.
 FAST = ("abacus_lt", "abacus_st_injection", "alpha_half", "fire_st", "nope_lt")
-FAST += ("no_mask_before_equals", "train_steps")
+FAST += ("no_mask_before_equals", "rope_st", "train_steps")
 PROGRAMS = (
     passes.logits_and_loss,
     passes.loss_and_gradients,
