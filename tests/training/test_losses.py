@@ -83,6 +83,25 @@ def test_rows_are_right_only_if_every_counted_token_is():
     assert float(metrics.exact_match) == 0.5
 
 
+def test_the_full_pass_has_all_recurrences(tiny):
+    model, params = looped(tiny)
+    # Without a random state passes of equal depth have equal losses.
+    model = Transformer(dataclasses.replace(model.config, initial_state="embedding"))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def loss(num_frozen, alpha):
+        depth, config = Depth(num_frozen, 1), LossConfig(alpha=alpha)
+        options = {"depth": depth, "config": config}
+        key = jax.random.key(3)
+        return losses.progressive_loss(model, params, example_batch(), key, **options)[
+            0
+        ]
+
+    full = loss(jnp.asarray(0), 0.0)
+    assert float(full) == pytest.approx(float(loss(jnp.asarray(1), 1.0)), rel=1e-6)
+    assert abs(full - loss(jnp.asarray(0), 1.0)) > 1e-4
+
+
 def test_progressive_loss_is_the_convex_combination(tiny):
     model, params = looped(tiny)
 
