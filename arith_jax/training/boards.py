@@ -10,6 +10,7 @@ import matplotlib.image
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.training import TrainConfig
 from arith_jax.training.record import write_text
+from arith_jax.training.saved import first_line
 
 
 @runtime_checkable
@@ -97,10 +98,9 @@ class WeightsAndBiases:
                 resume="allow",
             )
         except wandb.Error as error:
-            reason = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"train.wandb={experiment.train.wandb!r}: {reason}; run `wandb login`, "
-                "or set WANDB_MODE=offline and run `wandb sync` later"
+                f"train.wandb={experiment.train.wandb!r}: {first_line(error)}; run "
+                "`wandb login`, or set WANDB_MODE=offline and run `wandb sync` later"
             ) from error
         write_text(path, f"{self._run.id}\n")
         self._image = wandb.Image
@@ -127,16 +127,12 @@ def check_boards(config: TrainConfig) -> None:
     Raises:
         ValueError: If one is asked for.
     """
-    asked = {
-        f"tensorboard={config.tensorboard}": config.tensorboard and "tensorboardX",
-        f"wandb={config.wandb!r}": config.wandb and "wandb",
-    }
-    for knob, package in asked.items():
-        if package and importlib.util.find_spec(package) is None:
-            name = knob.partition("=")[0]
+    for name, package in (("tensorboard", "tensorboardX"), ("wandb", "wandb")):
+        value = getattr(config, name)
+        if value and importlib.util.find_spec(package) is None:
             raise ValueError(
-                f"train.{knob} needs the package {package}: pip install {package}, or "
-                f"leave train.{name} out"
+                f"train.{name}={value!r} needs the package {package}: pip install "
+                f"{package}, or leave train.{name} out"
             )
 
 

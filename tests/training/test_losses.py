@@ -91,11 +91,8 @@ def test_the_full_pass_has_all_recurrences(tiny):
     @functools.partial(jax.jit, static_argnums=1)
     def loss(num_frozen, alpha):
         depth, config = Depth(num_frozen, 1), LossConfig(alpha=alpha)
-        options = {"depth": depth, "config": config}
-        key = jax.random.key(3)
-        return losses.progressive_loss(model, params, example_batch(), key, **options)[
-            0
-        ]
+        inputs = (model, params, example_batch(), jax.random.key(3))
+        return losses.progressive_loss(*inputs, depth=depth, config=config)[0]
 
     full = loss(jnp.asarray(0), 0.0)
     assert float(full) == pytest.approx(float(loss(jnp.asarray(1), 1.0)), rel=1e-6)
