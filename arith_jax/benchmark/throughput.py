@@ -67,7 +67,10 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def matmul_peak() -> dict[str, Any]:
-    """Rate of a big square product, best of several: bfloat16, float32 on a CPU."""
+    """Rate of a big square product on one device, best of several.
+
+    bfloat16, float32 on a CPU.
+    """
     on_cpu = jax.default_backend() == "cpu"
     size, dtype = (2048, jnp.float32) if on_cpu else (8192, jnp.bfloat16)
     repeats = 2 if on_cpu else 20
@@ -229,6 +232,7 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
     flops = seeds * sum(step_flops(experiment, step) for step in grouped)
     useful = seeds * sum(useful_flops(experiment, sizes, step) for step in grouped)
     peak = matmul_peak()
+    all_peaks = jax.device_count() * peak["flops_per_second"]
     return {
         "num_params": stepper.num_params,
         "num_seeds": seeds,
@@ -248,8 +252,8 @@ def train_speed(experiment: Experiment, steps: int) -> dict[str, Any]:
         "flops_per_second": flops / seconds,
         "useful_flops_per_second": useful / seconds,
         "matmul_peak": peak,
-        "share_of_peak": flops / seconds / peak["flops_per_second"],
-        "useful_share_of_peak": useful / seconds / peak["flops_per_second"],
+        "share_of_peak": flops / seconds / all_peaks,
+        "useful_share_of_peak": useful / seconds / all_peaks,
     }
 
 
