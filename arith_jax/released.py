@@ -25,7 +25,13 @@ FOLDERS = (
 )
 
 # Of the released models, those that answer: the first whose task reads an expression.
-ANSWERING = ("abacus_add", "abacus_addsub", "abacus_or")
+ANSWERING = (
+    "abacus_add",
+    "abacus_addsub",
+    "abacus_arithmetic",
+    "abacus_sort",
+    "abacus_or",
+)
 
 # Bytes of a config.json.
 MAX_CONFIG = 2**20
@@ -99,8 +105,9 @@ def released_folder(name: str = "abacus_add") -> pathlib.Path:
 def load_released(name: str = "abacus_add") -> TrainedModel:
     """A released model, by its name.
 
-    `abacus_add` adds, as `abacus_table_add` does with the paper's table;
-    `abacus_addsub` subtracts, and `abacus_or` joins vectors of bits.
+    `abacus_add` adds, as `abacus_table_add` does with the paper's table and
+    `abacus_soft_add` without a window; `abacus_addsub` subtracts, `abacus_arithmetic`
+    multiplies, too, `abacus_sort` sorts, and `abacus_or` joins vectors of bits.
 
         >>> experiment, model, params = load_released()
         >>> prompt = experiment.data.task.prompt("98+120")

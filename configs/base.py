@@ -36,6 +36,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     # mixed_keys: sorting; keys are any symbols, not consecutive ones, of which no two
     #     are further apart than the longest list
     # blanks: chance of a PAD before each prompt token (paper, figure 20)
+    # random_bits: bitwise OR of any two vectors, not of a one and zeros
     # index_hints: a hint symbol before every digit (paper, figure 21)
     c.task = ConfigDict({"name": task} | default_options(task))
 

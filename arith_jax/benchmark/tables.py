@@ -54,7 +54,7 @@ def train_rows(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
             rate(measured["useful_flops_per_second"], measured["useful_share_of_peak"]),
         ),
         (
-            f"peak of a device: {peak['dtype']} product of {peak['size']} x {peak['size']}",
+            f"peak of a device: {peak['dtype']}, {peak['size']} x {peak['size']}",
             f"{peak['flops_per_second'] / 1e12:,.3f} TFLOP/s",
         ),
     ]

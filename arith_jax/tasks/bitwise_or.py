@@ -1,4 +1,4 @@
-"""Bitwise OR of a one-hot and a zero vector."""
+"""Bitwise OR of two vectors of bits."""
 
 import dataclasses
 import random
@@ -26,14 +26,21 @@ MAX_DIGITS = 500
 class BitwiseOr:
     """Left-aligned position-wise OR: `001+00000=00100`.
 
-    The shorter vector has a single one, the other only zeros; with equal lengths a coin
-    decides. The answer is as long as the longer vector. Training draws every string of
-    the exhaustive set alike: for lengths up to 20 these are 2870.
+    The answer is as long as the longer vector. As in the paper, the shorter vector has
+    a single one, the other only zeros; with equal lengths a coin decides. Training
+    draws every string of the exhaustive set alike: for lengths up to 20 these are 2870.
 
     Source:
         McLeish et al. 2024, appendix A.3; original `create_pos_or_variants.py`, "one
         vec zeros", without its `--max`. The operator is written `+` there.
+
+    Attributes:
+        random_bits: Draw every bit of both vectors instead, each vector with a share of
+            ones of its own, and all pairs of lengths alike. A model of the paper's
+            vectors cannot know what becomes of two ones.
     """
+
+    random_bits: bool = False
 
     vocab = vocab.ARITHMETIC
     title = "bitwise OR"
@@ -55,7 +62,8 @@ class BitwiseOr:
     @property
     def eval_sets(self) -> dict[str, str]:
         """The one evaluation set."""
-        return {"uniform": "all one-hot vectors"}
+        name = "random vectors" if self.random_bits else "all one-hot vectors"
+        return {"uniform": name}
 
     def draw_pair_kinds(self, words: UInt[Array, "n 3"]) -> PairKinds:
         """Raises `NotImplementedError`: see `is_packable`."""
@@ -70,9 +78,9 @@ class BitwiseOr:
         return length_regions(a, b, max_cell)
 
     def cell(self, kind: str, a: int, b: int, count: int) -> tuple[int, int, int]:
-        """The cell and its number of examples: there are only min(a, b)."""
+        """The cell and its number of examples: of one-hot ones there are min(a, b)."""
         del kind
-        return a, b, min(a, b, count)
+        return a, b, count if self.random_bits else min(a, b, count)
 
     def row_width(self, len_a: int, len_b: int) -> int:
         """Tokens of a row, with `EOS`."""
@@ -89,7 +97,12 @@ class BitwiseOr:
     def draw_cell(
         self, words: UInt[Array, " 2"], max_cell: tuple[int, int]
     ) -> Int[Array, " 2"]:
-        """Lengths of a training example: (i, j) with weight min(i, j)."""
+        """Lengths of a training example.
+
+        (i, j) has the weight min(i, j), unless bits are random.
+        """
+        if self.random_bits:
+            return 1 + word_below(words, jnp.array(max_cell))
         if max(max_cell) > MAX_DIGITS:
             raise ValueError(
                 f"data.max_digits={max(max_cell)}: at most {MAX_DIGITS} for "
@@ -109,28 +122,54 @@ class BitwiseOr:
         kind: Int[Array, ""] | int | None = None,
         example: Int[Array, ""] | int = 0,
     ) -> Int[Array, " t"]:
-        """Draws one row; in evaluation example i has its one at index i."""
+        """Draws one row; in evaluation one-hot example i has its one at index i."""
         len_a, len_b = cell[0], cell[1]
-        place = jnp.arange(max(layout.max_cell))
-        choices = jax.random.bits(key, (2,))
-        index = word_below(choices[0], jnp.minimum(len_a, len_b))
-        one = (place == (index if kind is None else example)).astype(jnp.int32)
-        is_first = jnp.where(len_a == len_b, choices[1] % 2 == 0, len_a < len_b)
-        zero = jnp.zeros_like(one)
+        if self.random_bits:
+            bits = self.draw_bits(key, cell, max(layout.max_cell))
+        else:
+            index = None if kind is None else jnp.asarray(example)
+            bits = self.draw_one(key, cell, max(layout.max_cell), index)
         operator, equals, eos = (
             jnp.array([token]) for token in (*self.vocab.encode("+="), vocab.EOS)
         )
         return digits.concatenate(
             [
-                (jnp.where(is_first, one, zero) + vocab.DIGIT_ZERO, len_a),
+                (bits[0] + vocab.DIGIT_ZERO, len_a),
                 (operator, 1),
-                (jnp.where(is_first, zero, one) + vocab.DIGIT_ZERO, len_b),
+                (bits[1] + vocab.DIGIT_ZERO, len_b),
                 (equals, 1),
-                (one + vocab.DIGIT_ZERO, jnp.maximum(len_a, len_b)),
+                (jnp.max(bits, axis=0) + vocab.DIGIT_ZERO, jnp.maximum(len_a, len_b)),
                 (eos, 1),
             ],
             layout.width,
         )
+
+    def draw_one(
+        self,
+        key: PRNGKeyArray,
+        cell: Int[Array, " 2"],
+        size: int,
+        index: Int[Array, ""] | None,
+    ) -> Int[Array, "2 size"]:
+        """A one in the shorter vector, at `index` or anywhere in it."""
+        len_a, len_b = cell[0], cell[1]
+        choices = jax.random.bits(key, (2,))
+        if index is None:
+            index = word_below(choices[0], jnp.minimum(len_a, len_b))
+        one = jnp.arange(size) == index
+        is_first = jnp.where(len_a == len_b, choices[1] % 2 == 0, len_a < len_b)
+        return jnp.stack([one & is_first, one & ~is_first]).astype(jnp.int32)
+
+    def draw_bits(
+        self, key: PRNGKeyArray, cell: Int[Array, " 2"], size: int
+    ) -> Int[Array, "2 size"]:
+        """Two vectors of random bits; zeros beyond their ends.
+
+        The words of a place do not depend on the size, as those of digits.
+        """
+        words = jax.random.bits(key, (2 + 2 * size,))
+        bits = words[:2, None] > words[2:].reshape(size, 2).T
+        return (bits & (jnp.arange(size) < cell[:, None])).astype(jnp.int32)
 
     def prompt(self, expression: str) -> str:
         """Model input: `001|00000` becomes `001+00000=`.
@@ -169,5 +208,8 @@ class BitwiseOr:
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
     ) -> list[str]:
         """A telling expression, and a random one of each size."""
+        if self.random_bits:
+            vector = lambda length: "".join(rng.choices("01", k=length))
+            return ["0110|1", *(f"{vector(a)}|{vector(b)}" for a, b in sizes)]
         one = lambda length: "1".rjust(rng.randint(1, length), "0").ljust(length, "0")
         return ["001|00000", *(f"{one(a)}|{'0' * b}" for a, b in sizes)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import safetensors
 from flax import traverse_util
 
@@ -14,6 +15,8 @@ from arith_jax.training.loop import Clock
 
 # Bytes of the header of a file, which names every tensor.
 MAX_HEADER = 2**22
+# What numbers may be stored as; they are float32 in the model.
+DTYPES = ("F32", "F16")
 
 
 def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
@@ -31,7 +34,7 @@ def read_released(path: pathlib.Path, like: Any) -> tuple[Any, Clock, int]:
         with safetensors.safe_open(path, framework="flax") as file:
             check_tensors(path, file, wanted)
             clock, steps = read_numbers(file.metadata() or {})
-            flat = {name: file.get_tensor(name) for name in wanted}
+            flat = {n: file.get_tensor(n).astype(jnp.float32) for n in wanted}
     except (OSError, safetensors.SafetensorError, KeyError) as error:
         raise ValueError(
             f"checkpoint {path} cannot be read ({one_line(str(error))[:200]}); "
@@ -64,10 +67,10 @@ def check_tensors(
                 f"checkpoint {path} does not fit its config: {shown(name)} has shape "
                 f"{shown(shapes.get(name))}, the model needs {expected.get(name)}"
             )
-        if slices[name].get_dtype() != "F32":
+        if slices[name].get_dtype() not in DTYPES:
             raise ValueError(
                 f"checkpoint {path} does not fit its config: {shown(name)} is "
-                f"{slices[name].get_dtype()}, the model needs F32"
+                f"{slices[name].get_dtype()}, the model needs {' or '.join(DTYPES)}"
             )
 
 

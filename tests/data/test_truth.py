@@ -36,6 +36,7 @@ TASKS = {
     "sorting": ("sorting", {"hard_lists": 0.3, "mixed_keys": True}),
     "sorting_lines": ("sorting", {"scratchpad": True}),
     "bitwise_or": ("bitwise_or", {}),
+    "random_bits": ("bitwise_or", {"random_bits": True}),
 }
 # Largest trained numbers: 4 x 2,500 examples of each task at the first, and so on.
 SHORT, LONG = (8, 2, 30, 100), (5, 2, 12, 20)
@@ -120,9 +121,11 @@ def is_fair(counts, expected=None):
     return scipy.stats.chisquare(counts, expected).pvalue > MIN_P
 
 
-@pytest.mark.parametrize("name", ["addition", "arithmetic", "sorting", "bitwise_or"])
+@pytest.mark.parametrize(
+    "name", ["addition", "arithmetic", "sorting", "bitwise_or", "random_bits"]
+)
 def test_lengths_are_drawn_as_they_should_be(name):
-    task, size = make_task(name, {}), (12, 9)
+    task, size = make_task(*TASKS[name]), (12, 9)
     words = jax.random.bits(jax.random.key(SEED), (10**5 * FACTOR, 2))
     cells = np.asarray(jax.vmap(lambda word: task.draw_cell(word, size))(words)) - 1
     counts = np.zeros(size)

@@ -1,4 +1,5 @@
 import collections
+import random
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,24 @@ def test_evaluation_cell_holds_every_example_once():
         "01000+000000000=010000000",
         "10000+000000000=100000000",
     ]
+
+
+def test_random_bits_have_every_share_of_ones():
+    task = BitwiseOr(random_bits=True)
+    texts, cells = rows.draw(task, 4000, 12)
+    ones = collections.Counter()
+    for text, (len_a, len_b) in zip(texts, cells, strict=True):
+        prompt, answer = text.split("=")
+        assert task.sizes(prompt + "=") == (len_a, len_b)
+        assert answer == task.true_answer(prompt + "=")
+        if len_a == 12:
+            ones[prompt[:12].count("1")] += 1
+    # With a share of its own, all counts from 0 to 12 are alike.
+    assert set(ones) == set(range(13))
+    assert max(ones.values()) < 3 * min(ones.values())
+    assert task.cell("uniform", 5, 9, 100) == (5, 9, 100)
+    assert task.examples(random.Random(0), [(3, 2)])[0] == "0110|1"
+    rows.check_answers(task, texts)
 
 
 def test_vectors_are_written_as_they_are_typed():

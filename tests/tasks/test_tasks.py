@@ -157,7 +157,7 @@ def test_mixture_reads_expressions_of_every_part():
         ("addition", {"complement": False}, r"task.complement=False: addition has no"),
         ("addition", {"carry_chain": 0.1}, r"allowed: carry_chains, zero_pad, repeats"),
         ("multiplication", {"carry_chains": 0.1}, r"multiplication has no such option"),
-        ("bitwise_or", {"index_hints": True}, r"no such option; allowed: none"),
+        ("bitwise_or", {"index_hints": True}, r"no such option; allowed: random_bits"),
     ],
 )
 def test_unknown_tasks_and_options_are_refused(name, options, message):
@@ -178,7 +178,7 @@ def test_default_options_are_those_of_all_parts():
         "mixed_keys": False,
         "hard_lists": 0.0,
     }
-    assert default_options("bitwise_or") == {}
+    assert default_options("bitwise_or") == {"random_bits": False}
     mul, sub = default_options("multiplication"), default_options("subtraction")
     assert mul.keys() - sub.keys() == {"scratchpad"}
     assert sub.keys() - mul.keys() == {"carry_chains", "complement"}

@@ -24,6 +24,7 @@ from arith_jax.released import load_trained, released_folder
 from arith_jax.training import checkpoint
 from arith_jax.training.loop import Clock
 from arith_jax.training.weights import read_released
+from tools.release import in_half
 
 PACKAGE = pathlib.Path(arith_jax.__file__).parent
 
@@ -104,6 +105,17 @@ def test_a_good_file_is_read(like, tmp_path):
     read, clock, steps = read_released(file_of(tmp_path / "w", GOOD, 28), like)
     np.testing.assert_array_equal(read["b"], np.zeros((2, 2)))
     assert (clock, steps) == (Clock(1.0, 1.0), 5)
+
+
+def test_numbers_in_half_precision_become_float32(like, tmp_path):
+    params = {"a": jnp.array([0.1, -2.0, 3e-6]), "b": jnp.ones((2, 2))}
+    halves = in_half(params)
+    checkpoint.write_released(tmp_path / "w", halves, Clock(1.0, 1.0), 5)
+    read, _, _ = read_released(tmp_path / "w", like)
+    assert read["a"].dtype == jnp.float32
+    np.testing.assert_array_equal(read["a"], halves["a"].astype(jnp.float32))
+    with pytest.raises(ValueError, match="too large for float16"):
+        in_half({"a": jnp.array([7e4])})
 
 
 @pytest.mark.parametrize(
