@@ -120,6 +120,12 @@ def test_each_expression_goes_to_the_model_that_knows_its_task():
         folder_for(dict([*experiments.items()][-1:]), "3*4")
 
 
+def test_the_released_models_answer_what_they_are_for(capsys):
+    given = ["98+120", "7-19", "12*34", "31,4,15", "0110|1"]
+    out, errors, code = solved(capsys, *given)
+    assert (out, errors, code) == (["218", "-12", "408", "4,15,31", "1110"], [], 0)
+
+
 def test_a_run_of_yours_answers_before_the_released_models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     released = solve.model_folders(None)

@@ -1,12 +1,17 @@
 """What docs/paper.md says of our runs of the paper's own recipe."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from arith_jax.evaluation import plots
-from tools.tables import Run, Runs, fraction, markdown, percent, seeds_of
+from arith_jax.sweep.entries import read_sweep
+from arith_jax.sweep.progress import is_result_of
+from tools.tables import Run, Runs, fraction, markdown, over_seeds, percent, seeds_of
+
+SWEEPS = pathlib.Path(__file__).parent.parent / "sweeps" / "paper"
 
 # Runs of 8x2 with Abacus embeddings, by their budget.
 BUDGETS = ("paper_addition_8x2_abacus_7min", "paper_addition_8x2_abacus_24min")
@@ -87,3 +92,62 @@ def headline_grids(results: Runs) -> tuple[Figure, Any]:
     axes[0].set_ylabel("digits of the first operand")
     figure.colorbar(mesh, ax=axes, label="exact match, %")
     return figure, [run["cells"] for run in runs]
+
+
+def rows_run(results: Runs) -> dict[str, tuple[list[str], list[Run]]]:
+    """By experiment: in which sweeps of `SWEEPS` it is, and its results.
+
+    Experiments without a result are left out.
+    """
+    rows: dict[str, tuple[list[str], list[Run]]] = {}
+    for path in sorted(SWEEPS.glob("*.toml")):
+        for entry in read_sweep(path).entries:
+            result = results.get(entry.name)
+            # A run of this name may have had another budget.
+            if result is None or not is_result_of(entry, result):
+                continue
+            row = entry.row.removeprefix("paper_")
+            labels, runs = rows.setdefault(row, ([], []))
+            label = path.stem.replace("figure_", "").replace("_", " ").lstrip("0")
+            labels += [label] * (label not in labels)
+            runs += [result] * (result not in runs)
+    return rows
+
+
+def rows_table(results: Runs) -> str:
+    """One line for each experiment, as far as it was run."""
+    header = ["experiment", "figures", "seeds", "sums", "training, s"]
+    header += ["trained sizes, %", "larger, %", "120 + 120, %"]
+    lines = []
+    for row, (labels, runs) in rows_run(results).items():
+        shares = [
+            [fraction(run["exact_match"].get(region)) for run in runs]
+            for region in ("id", "ood")
+        ]
+        far = [
+            fraction(next((c for c in run["cells"] if c["a"] == c["b"] == 120), None))
+            for run in runs
+        ]
+        sums = min(run["samples"] for run in runs) / 1e6
+        seconds = f"{max(run['train_seconds'] for run in runs):.0f}"
+        line = [f"`{row}`", ", ".join(labels), str(len(runs)), f"{sums:.1f} M", seconds]
+        lines.append([*line, *map(over_seeds, shares), over_seeds(far)])
+    return markdown(header, lines)
+
+
+def rows_bars(results: Runs) -> tuple[Figure, Any]:
+    """A bar for each experiment: the mean over seeds on longer operands."""
+    bars = [
+        (row, [100 * (fraction(run["exact_match"]["ood"]) or 0.0) for run in runs])
+        for row, (_, runs) in rows_run(results).items()
+    ]
+    figure = Figure(figsize=(7, 0.8 + 0.28 * len(bars)), dpi=110, layout="constrained")
+    ax = figure.subplots()
+    for place, (_, shares) in enumerate(bars):
+        ax.barh(place, sum(shares) / len(shares), color="#4c72b0")
+        ax.plot(shares, [place] * len(shares), "k|")
+    ax.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("exact match on longer operands, %; a line for each seed")
+    return figure, bars

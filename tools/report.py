@@ -78,6 +78,7 @@ def result_id(workdir: pathlib.Path, result: dict[str, Any]) -> str:
 
 def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
     """What stands between the marks of each document."""
+    speeds, measured = load(RESULTS / "speed"), load(RESULTS / "scaling")
     return {
         "README.md": {
             "headline": tables.headline(results),
@@ -86,11 +87,18 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
         },
         "docs/tasks.md": {"tasks": tables.tasks_table(results)},
         "docs/speed.md": {
-            "speed": speed.speed_table(load(RESULTS / "speed")),
-            "scaling": speed.scaling_table(load(RESULTS / "scaling")["train_16x1"]),
+            "speed": speed.speed_table(speeds),
+            "scaling": speed.scaling_table(measured["train_16x1"]),
         },
-        "docs/scaling.md": {"plan": scaling.scaling_plan(load(RESULTS / "speed"))},
-        "docs/paper.md": {"headline": paper.headline_table(results)},
+        "docs/scaling.md": {
+            "plan": scaling.scaling_plan(speeds),
+            "devices": scaling.devices_table(measured, speeds["grid_8x2"]),
+            "seeds": scaling.seeds_table(measured),
+        },
+        "docs/paper.md": {
+            "headline": paper.headline_table(results),
+            "rows": paper.rows_table(results),
+        },
         "docs/length_generalization.md": {
             "records": tables.records_table(results),
             "ablation short": tables.ablation_table(results, "short"),
@@ -109,6 +117,7 @@ def pictures(results: dict[str, Any]) -> dict[str, tuple[figures.Figure, Any]]:
         "places.png": figures.places(results),
         "erosion.png": figures.erosion(followed),
         "paper_8x2.png": paper.headline_grids(results),
+        "paper_rows.png": paper.rows_bars(results),
     }
 
 
@@ -145,8 +154,8 @@ def main(arguments: Sequence[str]) -> None:
         flag_values=values,
     )
     workdirs = [pathlib.Path(x) for x in cli.parse(values, arguments, __doc__ or "")]
+    cli.keep_off_devices()
     if values.sweep is not None:
-        cli.keep_off_devices()
         sweep = read_sweep(values.sweep)
         if not values.add:
             print(

@@ -23,7 +23,7 @@ ROWS = {
 # The README's rows of other tasks.
 TASKS = (
     *("abacus_addsub_gpu", "abacus_mul_gpu", "abacus_arithmetic_gpu"),
-    *("abacus_sort_gpu", "abacus_or_gpu"),
+    *("abacus_sort_gpu", "abacus_or_cpu"),
 )
 
 
