@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from arith_jax import cli
-from arith_jax.benchmark import throughput
+from arith_jax.benchmark import answering, training
 from arith_jax.benchmark.tables import make_table
 from arith_jax.config.experiment import Experiment
 from arith_jax.model.execution import resolve
@@ -36,13 +36,13 @@ def measure(
 ) -> dict[str, Any]:
     """Every number of one measurement, with raw times."""
     if scaling:
-        return {"scaling": throughput.train_scaling(experiment, steps)}
+        return {"scaling": training.train_scaling(experiment, steps)}
     functions = {
-        "train": throughput.train_speed,
-        "profile": throughput.train_profile,
-        "eval": throughput.eval_speed,
-        "decode": throughput.decode_speed,
-        "data": throughput.data_speed,
+        "train": training.train_speed,
+        "profile": training.train_profile,
+        "eval": answering.eval_speed,
+        "decode": answering.decode_speed,
+        "data": training.data_speed,
     }
     return functions[what](experiment, steps)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from arith_jax import bench
-from arith_jax.benchmark import profiling, throughput
+from arith_jax.benchmark import profiling, training
 from arith_jax.benchmark.tables import make_table
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.model import Execution, McLeishConfig
@@ -94,24 +94,24 @@ def test_depths_are_those_the_loss_runs(smoke):
 
 
 def test_problem_lengths_and_flops_leave_padding_out(unrolled, packed):
-    plain = throughput.problem_sizes(unrolled)
+    plain = training.problem_sizes(unrolled)
     assert plain.shape == (8 * 16, 2)
     # Rows of `a+b=c` and EOS: from 1+1=2 to two operands of 3 digits and 4 of the sum,
     # of which 5 tokens are predicted.
     assert plain.min(axis=0).tolist() == [6, 2]
     assert plain.max(axis=0).tolist() == [13, 5]
     # Packed, EOS is predicted, but not read.
-    sizes = throughput.problem_sizes(packed)
+    sizes = training.problem_sizes(packed)
     assert sizes.min(axis=0).tolist() == [5, 2]
     assert sizes.max(axis=0).tolist() == [12, 5]
     longest = (row_width(unrolled.data), max_targets(unrolled.data))
     assert longest == (13, 5)
     full = np.full((7, 2), longest)
     whole = step_flops(unrolled, 0)
-    assert throughput.useful_flops(unrolled, full, 0) == whole
+    assert training.useful_flops(unrolled, full, 0) == whole
     short = np.array([(6, 2), longest])
     alone = flops_per_row(unrolled.model, 6, num_trained=1, num_targets=2)
-    assert throughput.useful_flops(unrolled, short, 0) == (16 * alone + whole) / 2
+    assert training.useful_flops(unrolled, short, 0) == (16 * alone + whole) / 2
     data = packed.data
     row = flops_per_row(
         packed.model,
@@ -124,7 +124,7 @@ def test_problem_lengths_and_flops_leave_padding_out(unrolled, packed):
 
 @pytest.fixture(scope="module")
 def trained(packed):
-    return throughput.train_speed(packed, 12)
+    return training.train_speed(packed, 12)
 
 
 def test_train_speed_agrees_with_its_raw_times(trained, packed):
@@ -154,7 +154,7 @@ def test_train_speed_agrees_with_its_raw_times(trained, packed):
 @pytest.mark.slow
 def test_train_speed_counts_all_seeds(smoke):
     several = dataclasses.replace(smoke, num_seeds=2)
-    measured = throughput.train_speed(several, 3)
+    measured = training.train_speed(several, 3)
     assert (measured["num_seeds"], measured["num_params"]) == (2, 16224)
     assert measured["samples_per_step"] == 2 * 16
     rate = 10 * 2 * 16 / sum(measured["group_seconds"]["raw"])
@@ -163,16 +163,16 @@ def test_train_speed_counts_all_seeds(smoke):
         rate / 16 * step_flops(smoke, 0)
     )
     # Problems of the second seed are among those counted.
-    sizes = throughput.problem_sizes(several)
+    sizes = training.problem_sizes(several)
     assert len(sizes) == 2 * 8 * 16
     np.testing.assert_array_equal(
         sizes[8 * 16 :],
-        throughput.problem_sizes(dataclasses.replace(smoke, seed=smoke.seed + 1)),
+        training.problem_sizes(dataclasses.replace(smoke, seed=smoke.seed + 1)),
     )
 
 
 def test_profile_has_every_part_of_a_step(smoke):
-    profile = throughput.train_profile(smoke, 3)
+    profile = training.train_profile(smoke, 3)
     assert profile["recurrences"] == [0, 1]
     parts = {part["part"]: part for part in profile["parts"]}
     assert set(parts) - {"rest"} == set(profiling.PARTS)
@@ -264,7 +264,7 @@ def test_every_measurement_runs(arguments, shown, tmp_path):
 
 @pytest.mark.slow
 def test_planned_memory_grows_linearly_in_batch_and_layers(smoke):
-    rows = throughput.train_scaling(smoke, 1)
+    rows = training.train_scaling(smoke, 1)
     assert [(row["samples_per_step"], row["layers"]) for row in rows] == [
         *((4, 2), (8, 2), (16, 2), (16, 1), (16, 4), (16, 8)),
     ]
