@@ -138,6 +138,23 @@ def test_cached_decoding_writes_what_whole_passes_would(tiny, name):
     np.testing.assert_array_equal(forced, is_right)
 
 
+def test_decoding_goes_on_after_the_end_only_if_told_to(released):
+    _, model, params = released
+    prompts, lengths = (
+        jnp.array(array) for array in prompts_of(sums([(3, 5), (1, 1)]))
+    )
+    ended, whole = (
+        np.asarray(decode(model, params, prompts, lengths, num_new=9, stop=stop))
+        for stop in (True, False)
+    )
+    ends = (ended == vocab.EOS).argmax(axis=1)
+    assert np.all(ends > 0)
+    for new, other, end in zip(ended, whole, ends, strict=True):
+        np.testing.assert_array_equal(new[: end + 1], other[: end + 1])
+        assert np.all(new[end + 1 :] == vocab.PAD)
+        assert np.any(other[end + 1 :] != vocab.PAD)
+
+
 def test_the_positions_of_a_prompt_are_those_of_the_model_s_scheme(released):
     _, model, params = released
     batch = sums([(3, 5), (5, 2)])
