@@ -85,14 +85,14 @@ class Actions:
         sign = limits.read_word(request.sign, "operator", model.operators)
         a = limits.read_number(request.a, "first number")
         b = limits.read_number(request.b, "second number")
-        model.check_lengths(a, b)
+        expression = f"{a}{OPERATORS[sign]}{b}"
+        model.check_length(expression)
         recurrences = model.experiment.model.num_recurrences
         most = model.max_recurrences
         if most > 1:
             recurrences = limits.read_whole(
                 request.num_recurrences, "number of recurrences", 1, most
             )
-        expression = f"{a}{OPERATORS[sign]}{b}"
         answer = self.ask(model, [expression], recurrences)[0]
         sheet = Sheet(a, b, sign, answer, model.max_cell)
         return Solved(model.title, sheet, recurrences)

@@ -11,6 +11,7 @@ from arith_jax import released
 from arith_jax.config.experiment import Experiment
 from arith_jax.demo.limits import MAX_ANSWER, MAX_FACTOR, OPERATORS, PLUS
 from arith_jax.released import TrainedModel, load_trained, read_experiment
+from arith_jax.tasks.mixture import part_of
 from arith_jax.training.workdir import flatten
 
 # A result.json of 300 x 300 cells has half of that.
@@ -114,9 +115,11 @@ class Model:
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
-    def check_lengths(self, a: str, b: str) -> None:
+    def check_length(self, expression: str) -> None:
         """Raises `ValueError` if an answer may have too many tokens for the page."""
-        tokens = self.experiment.data.task.answer_width(len(a), len(b))
+        task = self.experiment.data.task
+        prompt = task.prompt(expression)
+        tokens = part_of(task, prompt).answer_width(*task.sizes(prompt))
         if tokens > MAX_ANSWER:
             raise ValueError(
                 f"Answers to numbers of these lengths have up to {tokens:,} symbols; "

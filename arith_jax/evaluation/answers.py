@@ -24,6 +24,7 @@ from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation.evaluate import blocks_for
 from arith_jax.model.forward import forward
 from arith_jax.model.transformer import Transformer
+from arith_jax.tasks.mixture import part_of
 
 # Memory of a batch, by `bytes_of`: at best, so that a processor's cache holds most of
 # it, and at most.
@@ -119,7 +120,8 @@ def read_question(experiment: Experiment, expression: str) -> Question:
     prompt = data.task.prompt(expression)
     cell = data.task.sizes(prompt)
     config.check_table(data.max_position_id(cell))
-    num_new = data.task.answer_width(*cell) + 1
+    # Of this calculation: in a mixture, products are worked out line by line.
+    num_new = part_of(data.task, prompt).answer_width(*cell) + 1
     width = row_width(len(prompt) + num_new)
     config.check_row(width)
     size = bytes_of(experiment, width)

@@ -13,7 +13,7 @@ from arith_jax.checks import shown
 from arith_jax.positions.schemes import Scheme
 from arith_jax.tasks.calculation import LENGTH_AXES, Calculation, length_regions
 from arith_jax.tasks.digits import word_below
-from arith_jax.tasks.task import Layout, PairKinds
+from arith_jax.tasks.task import Layout, PairKinds, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,3 +193,8 @@ class Mixture:
     ) -> list[str]:
         """Those of every calculation."""
         return [text for task in self.tasks for text in task.examples(rng, sizes)]
+
+
+def part_of(task: Task, prompt: str) -> Task:
+    """The calculation of a prompt, where a task has several, or else the task."""
+    return task.task_of(prompt) if isinstance(task, Mixture) else task

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from arith_jax import vocab
+from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation.answers import (
     Answer,
     answers,
@@ -19,6 +20,7 @@ from arith_jax.model.decode import decode
 from arith_jax.model.forward import forward
 from arith_jax.model.transformer import Transformer
 from arith_jax.released import load_released
+from configs import abacus_arithmetic
 
 TEXTS = ["0+0", "7+9", "999+1", "98765+43210", "123456789+98", "5050505+4949495"]
 LONG = ["9" * 60 + "+1", "3" * 50 + "+" + "6" * 55, "12+" + "8" * 61]
@@ -97,6 +99,13 @@ def test_the_least_certain_token_may_be_the_end():
     answer = Answer("1+2", "3", "3", "3", (0.9, 0.8))
     assert answer.least_certain == (2, "", 0.8)
     assert answer._replace(probabilities=(0.7, 0.8)).least_certain == (1, "3", 0.7)
+
+
+def test_in_a_mixture_each_calculation_has_answers_of_its_own_length():
+    experiment = Experiment.from_dict(abacus_arithmetic.get_config("smoke"))
+    count = lambda text: read_question(experiment, text).num_new
+    assert count("1" * 200 + "+" + "9" * 200) == 202  # a carry, and the end
+    assert count("12*34") > count("12+34") == 4
 
 
 def test_a_looped_model_is_asked_at_another_depth(smoke):
