@@ -8,7 +8,7 @@ from arith_jax.training import checkpoint
 from arith_jax.training.loop import Clock
 from arith_jax.training.losses import Depth, progressive_loss
 from arith_jax.training.optim import schedule
-from arith_jax.training.state import apply_gradients, make_state
+from arith_jax.training.state import accumulate_gradients, apply_gradients, make_state
 from tests.helpers import assert_trees_close, assert_trees_equal, changed
 from tests.training.test_loop import run
 
@@ -52,6 +52,20 @@ def test_accumulated_update_equals_the_mean_gradient(smoke):
     # Updates hardly depend on the size of a gradient, but clipping does.
     halves = jax.tree.map(lambda x: x / 2, gradients[0])
     assert_trees_close(waiting.accumulation.gradients, halves, 1e-3)
+
+
+def test_an_update_waits_for_the_micro_batches_wanted_when_it_began(smoke):
+    """The batch may grow, or shrink when a run goes on, while some are gathered."""
+    experiment = changed(smoke, model__num_layers=1, optim__batch_size=48)
+    state = make_state(experiment)
+    add = jax.jit(accumulate_gradients, static_argnums=0)
+    plan = schedule(experiment.optim, 0.5)
+    waiting = []
+    for num_micro_batches in (3, 2, 2, 2, 2):
+        now = plan._replace(num_micro_batches=num_micro_batches)
+        state = add(experiment.optim, state, state.params, now)
+        waiting.append((int(state.updates), int(state.accumulation.count)))
+    assert waiting == [(0, 1), (0, 2), (1, 0), (1, 1), (2, 0)]
 
 
 def test_resumed_run_equals_an_unbroken_one_bit_for_bit(smoke, unbroken, tmp_path):
