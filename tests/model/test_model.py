@@ -479,8 +479,10 @@ def test_the_random_initial_state_depends_on_the_key_in_training_only(tiny):
     emb = jnp.ones((2, 7, tiny.width))
     index = jnp.array([[0, 1, 2, 3, 4, 5, 6], [0, 0, 1, 2, 0, 1, 2]])
     first, second = initial_state(model, emb, None, index)
-    # In evaluation, by the place in the segment alone.
+    # In evaluation, by the place in the segment alone, and not by the row's length.
     np.testing.assert_array_equal(second, first[index[1]])
+    shorter = initial_state(model, emb[:, :4], None, index[:, :4])
+    np.testing.assert_array_equal(shorter[0], first[:4])
     one, same, other = (
         initial_state(model, emb, jax.random.key(seed), index) for seed in (1, 1, 2)
     )
