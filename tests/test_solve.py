@@ -41,12 +41,12 @@ def answers_in(lines):
 
 def test_lines_of_a_file_are_answered_in_their_order(tmp_path, capsys):
     path = tmp_path / "sums.txt"
-    path.write_bytes(b"999+1\r\n\n  12 + 34 =  \n12*3\n-5+3\n0000007+1\n1+" + b"9" * 60)
+    path.write_bytes(b"999+1\r\n\n  12 + 34 =  \n12/3\n-5+3\n0000007+1\n1+" + b"9" * 60)
     out, errors, code = solved(capsys, f"--file={path}")
     assert answers_in(out) == ["1000", "46", "8", "1" + "0" * 60]
     assert code == 2
     assert [line.partition(" is ")[0] for line in errors] == [
-        f"error: {path}, line 4: expression '12*3'",
+        f"error: {path}, line 4: expression '12/3'",
         f"error: {path}, line 5: expression '-5+3'",
     ]
     assert errors[1].endswith("numbers have no sign")
