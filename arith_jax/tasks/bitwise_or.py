@@ -169,7 +169,7 @@ class BitwiseOr:
         """
         words = jax.random.bits(key, (2 + 2 * size,))
         bits = words[:2, None] > words[2:].reshape(size, 2).T
-        return (bits & (jnp.arange(size) < cell[:, None])).astype(jnp.int32)
+        return (bits & (jnp.arange(size)[None] < cell[:, None])).astype(jnp.int32)
 
     def prompt(self, expression: str) -> str:
         """Model input: `001|00000` becomes `001+00000=`.
