@@ -54,9 +54,9 @@ def test_every_entry_of_every_file_builds(path, listed):
     assert {experiment.preset for experiment in experiments} == {"gpu"}
     if path.parent.name == "paper":
         assert sweep.root == pathlib.Path("runs/paper")
-        long = {"headline": 25, "figure_06": 12, "table_1": 12, "table_2": 12}
+        long = {"headline": 25, "figure_06": 6, "table_1": 6, "table_2": 6}
         minutes = {experiment.train.minutes for experiment in experiments}
-        assert minutes == {long.get(path.stem, 6)}
+        assert minutes == {long.get(path.stem, 3)}
 
 
 def test_rows_of_the_paper_are_packed_where_they_can_be(of_paper):
