@@ -1,3 +1,4 @@
+import copy
 import json
 import pathlib
 import subprocess
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from arith_jax.evaluation import plots, table
-from tools import figures, report, speed, tables
+from tools import figures, paper, report, scaling, speed, tables
 
 ROOT = pathlib.Path(report.__file__).parent.parent
 
@@ -141,3 +142,29 @@ def test_grid_arrays_leave_out_long_and_missing_cells():
     assert lengths.tolist() == [1, 5]
     np.testing.assert_array_equal(correct, [[0, 2], [0, 1]])
     np.testing.assert_array_equal(total, [[0, 4], [0, 1]])
+
+
+def test_rows_of_the_paper_are_results_of_its_sweeps_only():
+    results = report.load()
+    labels, runs = paper.rows_run(results)["addition_8x2_abacus"]
+    assert labels == ["alpha", "4", "10", "19"]
+    # The same experiment with 24 minutes is in results/, too, but is no row.
+    assert {run["config"]["full"]["train"]["minutes"] for run in runs} == {3.0}
+    name = "paper_addition_8x2_abacus_s0"
+    longer = copy.deepcopy(results[name])
+    longer["config"]["overrides"]["train.minutes"] = 24.0
+    assert "addition_8x2_abacus" not in paper.rows_run(results | {name: longer})
+
+
+def test_two_devices_are_compared_with_one():
+    rate = lambda sums: {
+        "measured": {"samples_per_second": sums, "samples_per_step": 4096}
+    }
+    grid = lambda seconds: {
+        "measured": {"grid_seconds_with_compilation": seconds, "sums": 10**6}
+    }
+    records = {"devices_8x2_1": rate(100.0), "devices_8x2_2": rate(190.0)}
+    records |= {"devices_16x1_1": rate(50.0), "devices_16x1_2": rate(100.0)}
+    records["devices_grid_8x2_2"] = grid(60.0)
+    lines = scaling.devices_table(records, grid(108.0)).splitlines()[2:]
+    assert [line.split(" | ")[-1] for line in lines] == ["1.90 |", "2.00 |", "1.80 |"]
