@@ -1,21 +1,23 @@
 """Breaks the code on purpose, once in each place, and asks whether tests notice.
 
-python -m tools.mutants [GROUP...] [--output=results/reliability/mutants.json]
+python -m tools.mutants [GROUP...] [--jobs=N] [--output=results/.../mutants.json]
 
 `tests/mutants.toml` lists what is broken. The tests of the same folder run first; what
-they let pass meets the whole default suite. Takes two hours of one CPU core or more; of
-groups, what the output has of others is kept.
+they let pass meets the whole default suite. Takes some five hours of one CPU core, or
+`--jobs` of them; of groups, what the output has of others is kept.
 """
 
 import json
 import os
 import pathlib
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from absl import flags
@@ -76,26 +78,80 @@ def notices(folder: pathlib.Path, tests: Sequence[str]) -> bool:
     return done.returncode != 0
 
 
-def is_killed(folder: pathlib.Path, mutant: Mutant, tests: Sequence[str]) -> bool:
-    """Whether some tests notice a fault in a copy, which is mended afterwards."""
-    path = folder / mutant.file
-    whole = path.read_text()
-    path.write_text(whole.replace(mutant.old, mutant.new))
-    try:
-        return notices(folder, tests)
-    finally:
-        path.write_text(whole)
+class Copies:
+    """Copies of the repository, in each of which one fault at a time is tried."""
+
+    def __init__(self, parent: pathlib.Path, count: int) -> None:
+        """Makes so many copies in a folder."""
+        self.count = count
+        self.folders: queue.Queue[pathlib.Path] = queue.Queue()
+        for index in range(count):
+            folder = parent / str(index)
+            shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+            self.folders.put(folder)
+
+    def passes(self, tests: Sequence[str]) -> bool:
+        """Whether some tests pass without any fault."""
+        folder = self.folders.get()
+        try:
+            return not notices(folder, tests)
+        finally:
+            self.folders.put(folder)
+
+    def is_killed(self, mutant: Mutant, tests: Sequence[str]) -> bool:
+        """Whether some tests notice a fault."""
+        folder = self.folders.get()
+        path = folder / mutant.file
+        whole = path.read_text()
+        path.write_text(whole.replace(mutant.old, mutant.new))
+        try:
+            is_dead = notices(folder, tests)
+        finally:
+            path.write_text(whole)
+            self.folders.put(folder)
+        print("killed" if is_dead else "lives ", mutant.group, mutant.old, flush=True)
+        return is_dead
+
+    def killed(
+        self, mutants: Sequence[Mutant], tests: Sequence[Sequence[str]]
+    ) -> list[bool]:
+        """Which faults are noticed by their tests, tried side by side.
+
+        Args:
+            mutants: The faults.
+            tests: Of each; none are the default suite.
+
+        Raises:
+            ValueError: If tests fail without any fault: they would kill every mutant.
+        """
+        every = sorted(set(map(tuple, tests)))
+        with ThreadPoolExecutor(self.count) as threads:
+            for names, passes in zip(
+                every, threads.map(self.passes, every), strict=True
+            ):
+                if not passes:
+                    raise ValueError(
+                        f"{' '.join(names) or 'the default suite'} fails without any "
+                        "fault; mend it first"
+                    )
+            return list(threads.map(self.is_killed, mutants, tests))
 
 
-def check_whole(folder: pathlib.Path, tests: Sequence[str]) -> None:
-    """Refuses tests that fail without any fault: they would kill every mutant.
+def try_mutants(mutants: Sequence[Mutant], num_jobs: int) -> dict[Mutant, bool]:
+    """Which faults are noticed, by the tests of their folder or else by any.
 
     Raises:
-        ValueError: If they do.
+        ValueError: If tests fail without any fault.
     """
-    if notices(folder, tests):
-        name = " ".join(tests) or "the default suite"
-        raise ValueError(f"{name} fails without any fault; mend it first")
+    with tempfile.TemporaryDirectory() as temporary:
+        copies = Copies(pathlib.Path(temporary), num_jobs)
+        near = copies.killed(mutants, [mutant.tests for mutant in mutants])
+        killed = dict(zip(mutants, near, strict=True))
+        living = [mutant for mutant in mutants if not killed[mutant]]
+        if living:
+            print(f"{len(living)} meet the default suite", flush=True)
+        far = copies.killed(living, [()] * len(living))
+    return killed | dict(zip(living, far, strict=True))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -108,6 +164,9 @@ def main(arguments: Sequence[str]) -> None:
     flags.DEFINE_string(
         "output", "results/reliability/mutants.json", "Result.", flag_values=values
     )
+    flags.DEFINE_integer(
+        "jobs", 1, "Faults tried side by side.", lower_bound=1, flag_values=values
+    )
     groups = cli.parse(values, arguments, __doc__ or "")
     mutants = list(read_mutants())
     known = sorted({mutant.group for mutant in mutants})
@@ -115,21 +174,8 @@ def main(arguments: Sequence[str]) -> None:
         if group not in known:
             raise ValueError(f"no group {group!r}; allowed: {', '.join(known)}")
     chosen = [m for m in mutants if not groups or m.group in groups]
-    killed: dict[Mutant, bool] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = pathlib.Path(temporary) / "copy"
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
-        check_whole(folder, sorted({test for m in chosen for test in m.tests}))
-        for mutant in chosen:
-            killed[mutant] = is_killed(folder, mutant, mutant.tests)
-            print("killed  " if killed[mutant] else "lives   ", mutant.old, flush=True)
-        if not all(killed.values()):
-            check_whole(folder, ())
-        for mutant in [mutant for mutant in chosen if not killed[mutant]]:
-            killed[mutant] = is_killed(folder, mutant, ())
-            print("killed  " if killed[mutant] else "SURVIVES", mutant.old, flush=True)
-    num_killed = sum(killed.values())
-    print(f"{num_killed} of {len(killed)} killed")
+    killed = try_mutants(chosen, values.jobs)
+    print(f"{sum(killed.values())} of {len(killed)} killed")
     output = ROOT / values.output
     output.parent.mkdir(parents=True, exist_ok=True)
     commit, dirty = git_state()
