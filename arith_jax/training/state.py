@@ -1,5 +1,6 @@
 """The state of a run, and what an update does to it."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -71,6 +72,13 @@ def make_state(experiment: Experiment) -> TrainState:
         ValueError: If the devices cannot share the rows of a step evenly.
     """
     mesh = training_mesh(experiment)
+    state = fresh_state(experiment)
+    return jax.device_put(state, state_shardings(experiment, mesh, state))
+
+
+@partial(jax.jit, static_argnums=0)
+def fresh_state(experiment: Experiment) -> TrainState:
+    """Fresh state of a run: one program, where each operation would be compiled."""
     model = Transformer(experiment.model, experiment.execution)
 
     def state_of(seed: Int[Array, ""] | int) -> TrainState:
@@ -78,12 +86,9 @@ def make_state(experiment: Experiment) -> TrainState:
         return started(experiment, state_from(experiment.optim, params))
 
     if experiment.num_seeds == 1:
-        state = state_of(experiment.seed)
-    else:
-        seeds = jnp.array(experiment.seeds)
-        axes = seed_axes(jax.eval_shape(state_of, 0))
-        state = jax.vmap(state_of, out_axes=axes)(seeds)
-    return jax.device_put(state, state_shardings(experiment, mesh, state))
+        return state_of(experiment.seed)
+    axes = seed_axes(jax.eval_shape(state_of, 0))
+    return jax.vmap(state_of, out_axes=axes)(jnp.array(experiment.seeds))
 
 
 def started(experiment: Experiment, state: TrainState) -> TrainState:
