@@ -1,6 +1,8 @@
 """Experiments, parameters of models and of tests that several tests build."""
 
 import dataclasses
+import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,15 @@ import numpy as np
 import pytest
 
 from arith_jax.config.experiment import Experiment
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Of processes that tests start: compilation is most of their time.
+ENVIRONMENT = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+}
 
 
 def experiment_of(module, argument, changes):

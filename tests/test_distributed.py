@@ -1,8 +1,6 @@
 """Several real processes that run one experiment, on this machine."""
 
 import json
-import os
-import pathlib
 import shutil
 import socket
 import subprocess
@@ -18,8 +16,8 @@ from arith_jax import distributed
 from arith_jax.training import checkpoint
 from arith_jax.training.loop import Clock
 from arith_jax.training.state import make_state
+from tests.helpers import ENVIRONMENT, ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/abacus_add.py:smoke"
 # Steps enough to be cut off in between.
 LONG = (CONFIG, "--config.train.steps=150", "--config.train.checkpoint_minutes=0.01")
@@ -34,11 +32,6 @@ def free_port():
 
 def start(folder, count, *arguments):
     """Processes of one run; what process i prints goes to `<folder>/<i>.txt`."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
     port, processes = free_port(), []
     for index in range(count):
         command = [sys.executable, "launch.py", *arguments]
@@ -46,7 +39,7 @@ def start(folder, count, *arguments):
             command.append(f"--distributed=localhost:{port},{count},{index}")
         with (folder / f"{index}.txt").open("w") as file:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=file
+                command, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file
             )
         processes.append(process)
     return processes

@@ -1,7 +1,5 @@
 """Real processes that are killed, asked to end, or meet in one workdir."""
 
-import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -11,11 +9,10 @@ import time
 import pytest
 
 from arith_jax.training.saved import steps_in
-from tests.helpers import assert_trees_equal
+from tests.helpers import ENVIRONMENT, ROOT, assert_trees_equal
 from tests.test_launch import weights_in
 from tests.training.test_log import steps_in as steps_logged
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/abacus_add.py:smoke"
 LONG = (CONFIG, "--config.train.steps=40000", "--mode=train")
 # Saved all the time, so that kills come in the middle of saves, too.
@@ -33,16 +30,11 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 def start(*arguments):
     """A process of the command, on which signals have their usual effect."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
 
     return subprocess.Popen(
         [sys.executable, "-c", WITH_SIGNALS, "launch.py", *map(str, arguments)],
         cwd=ROOT,
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,8 +1,6 @@
 """The command as a user types it, in workdirs of its own."""
 
 import json
-import os
-import pathlib
 import random
 import re
 import shutil
@@ -21,20 +19,15 @@ from arith_jax.training import checkpoint
 from arith_jax.training.record import write_json
 from arith_jax.training.workdir import check_workdir
 from configs import abacus_add
+from tests.helpers import ENVIRONMENT, ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = "--config=configs/abacus_add.py:smoke"
 
 
 def launch(*arguments, module="launch.py"):
     command = [sys.executable, *module.split(), *map(str, arguments)]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
 
 

@@ -1,13 +1,11 @@
 """Notebooks run from the first cell to the last; their training is shortened here."""
 
-import os
-import pathlib
-
 import nbclient
 import nbformat
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.helpers import ENVIRONMENT, ROOT
+
 FOLDER = ROOT / "notebooks"
 # What stands for the values of the cell that is tagged `parameters`.
 SHORT = {
@@ -54,16 +52,10 @@ def test_outputs_are_not_kept(name):
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_notebook_runs(name, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    # Compilation is most of the time of these tests.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+def test_a_notebook_runs(name):
     notebook = with_parameters(read(name), SHORT[name])
     resources = {"metadata": {"path": str(FOLDER)}}
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources=resources, kernel_name="python3"
     )
-    client.execute(env=os.environ)
+    client.execute(env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)})

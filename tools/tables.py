@@ -17,6 +17,7 @@ ROWS = {
     "abacus_long_add_gpu": (),
     "abacus_table_add_gpu": (),
     "abacus_tiny_add_gpu": (),
+    "abacus_soft_add_gpu": ("abacus_soft_add_five_gpu", "abacus_soft_add_ten_gpu"),
     "abacus_soft_add_cpu": (),
     "nope_add_cpu": (),
 }
@@ -59,8 +60,11 @@ def over_seeds(shares: Sequence[float | None]) -> str:
 
 
 def seconds_of(runs: Sequence[Run]) -> str:
-    """Median and longest training time."""
+    """Median and longest training time, or that of seeds that were trained together."""
     times = [run["train_seconds"] for run in runs]
+    together = runs[0].get("trained_together", 1)
+    if together > 1:
+        return f"{max(times):.1f}, {together} together"
     if len(times) == 1:
         return f"{times[0]:.1f}"
     return f"{statistics.median(times):.1f} ({max(times):.1f})"
@@ -239,11 +243,12 @@ def sets_of(run: Run) -> Counts | None:
 def records_table(results: Runs) -> str:
     """Goals of length generalization and what was reached, median (worst) of seeds."""
     gpu, laptop = (seeds_of(results, f"abacus_add_{x}") for x in ("gpu", "cpu"))
-    million, reach, far, ten, table, tiny = (
+    million, reach, far, ten, table, tiny, soft, soft_ten = (
         seeds_of(results, f"abacus_{name}_gpu")
         for name in (
             *("add_million", "add_reach", "add_far"),
             *("long_add", "table_add", "tiny_add"),
+            *("soft_add", "soft_add_ten"),
         )
     )
 
@@ -322,6 +327,13 @@ def records_table(results: Runs) -> str:
             tiny,
             f"{tiny[0]['num_params']:,} parameters" if tiny else "",
             f"100: {worst(tiny, at(100))}%",
+        ),
+        line(
+            "no window: 1,000 digits >= 99.9%, <= 30 s; 10,000 >= 99%, <= 5 min",
+            "`abacus_soft_add.py:gpu`",
+            soft,
+            f"1,000: {worst(soft, at(1_000))}%",
+            f"10,000: {counts([diagonal(run, 10_000) for run in soft_ten])}",
         ),
         line(
             "learned Abacus table, 100 digits >= 99%, <= 30 s",

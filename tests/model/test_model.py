@@ -454,6 +454,25 @@ def test_key_noise_acts_in_training_only_and_by_key(tiny):
     assert relative_distance(run(Transformer(tiny, key_noise=1e-4), 1), without) < 1e-3
 
 
+def test_every_layer_of_every_recurrence_draws_noise_of_its_own(tiny, monkeypatch):
+    drawn, uniform = [], jax.random.uniform
+
+    def recorded(key, shape):
+        drawn.append(np.asarray(uniform(key, shape)))
+        return uniform(key, shape)
+
+    # The initial state has no noise of its own.
+    changes = {"num_layers": 2, "num_recurrences": 2, "initial_state": "embedding"}
+    execution = Execution(unroll=True)
+    model = changed_model(tiny, LOOPED | changes, execution=execution, key_noise=3.0)
+    params, batch = random_params(model), batch_of(["12+34="])
+    monkeypatch.setattr(jax.random, "uniform", recorded)
+    key = jax.random.key(1)
+    run_forward(model, params, batch.ids, batch.positions, key=key, num_segments=1)
+    assert len(drawn) == 4
+    assert len(np.unique(drawn)) == 4 * batch.ids.size
+
+
 @pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_random_places_of_fire_act_in_training_only_and_by_key(tiny, unroll):
     changes = POSITIONS["fire"] | {"num_layers": 1, "fire_max_length": 4096}

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-import pathlib
 import subprocess
 import sys
 
@@ -13,9 +11,7 @@ import pytest
 
 from arith_jax.training import state
 from arith_jax.training.state import make_state
-from tests.helpers import changed
-
-ROOT = pathlib.Path(__file__).parent.parent.parent
+from tests.helpers import ENVIRONMENT, ROOT, changed
 
 
 @functools.cache
@@ -25,7 +21,7 @@ def losses_on(num_devices, *names):
     done = subprocess.run(
         [*command, str(num_devices), *names],
         cwd=ROOT,
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache")},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
