@@ -4,7 +4,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tests.helpers import ENVIRONMENT, ROOT
+from tests.helpers import ENVIRONMENT, ROOT, slow_but
 
 FOLDER = ROOT / "notebooks"
 # What stands for the values of the cell that is tagged `parameters`.
@@ -51,7 +51,9 @@ def test_outputs_are_not_kept(name):
             assert cell.execution_count is None
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize(
+    "name", slow_but(SHORT, ("train_and_generalize", "abacus_in_your_model"))
+)
 def test_a_notebook_runs(name):
     notebook = with_parameters(read(name), SHORT[name])
     resources = {"metadata": {"path": str(FOLDER)}}

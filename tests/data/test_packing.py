@@ -17,7 +17,7 @@ from arith_jax.tasks.addition import Addition
 from arith_jax.training import losses
 from arith_jax.training.losses import Depth
 from configs import abacus_add
-from tests.helpers import assert_trees_close, moved
+from tests.helpers import assert_trees_close, moved, slow_but
 
 # Together these use every index and id of a context.
 SCHEMES = {
@@ -148,11 +148,7 @@ def test_rows_are_as_wide_as_the_longest(config, problems, longest, rounded):
 
 @pytest.mark.parametrize(
     "scheme",
-    [
-        *("window", "sequence"),
-        pytest.param("abacus", marks=pytest.mark.slow),
-        pytest.param("recurrent", marks=pytest.mark.slow),
-    ],
+    slow_but(("window", "sequence", "abacus", "recurrent"), ("window",)),
 )
 def test_packed_loss_and_gradients_are_those_of_rows_of_their_own(scheme, tiny, packed):
     config = dataclasses.replace(tiny, num_layers=1, table_size=60, **SCHEMES[scheme])

@@ -21,7 +21,7 @@ from arith_jax.tasks.task import Layout
 
 FACTOR = int(os.environ.get("TRUTH_FACTOR", "1"))
 SEED = int(os.environ.get("TRUTH_SEED", "0"))
-BATCH = 2500
+BATCH = 5000
 # Chance that a fair draw fails a test.
 MIN_P = 1e-4
 
@@ -38,8 +38,8 @@ TASKS = {
     "bitwise_or": ("bitwise_or", {}),
     "random_bits": ("bitwise_or", {"random_bits": True}),
 }
-# Largest trained numbers: 4 x 2,500 examples of each task at the first, and so on.
-SHORT, LONG = (8, 2, 30, 100), (5, 2, 12, 20)
+# Largest trained numbers: 5,000 examples of each task with either.
+SHORT, LONG = (3, 100), (3, 20)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

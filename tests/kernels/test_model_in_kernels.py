@@ -22,7 +22,11 @@ from tests import helpers
 # What the model asks of the kernels; packed rows are compared with the plain path.
 EXPERIMENTS = {
     "ours": (abacus_add, "smoke", {}),
-    "ours, packed": (abacus_add, "smoke", {"data.problems_per_row": 2}),
+    "ours, packed": (
+        abacus_add,
+        "smoke",
+        {"model.num_layers": 1, "data.problems_per_row": 2},
+    ),
     "ours, soft": (abacus_add, "smoke", {"model.abacus_far": "bias"}),
     "paper": (addition, "arch=1x16,pos=abacus,smoke", {}),
     "fire": (addition, "arch=16x1,pos=abacus+fire,smoke", {}),
@@ -64,7 +68,7 @@ def attended(monkeypatch):
 def test_a_model_in_kernels_has_the_same_loss_and_gradients(name, attended):
     experiment = helpers.experiment_of(*EXPERIMENTS[name])
     plain = Transformer(experiment.model, Execution())
-    batch = training_batch(experiment.data, jax.random.key(1), 0, 8)
+    batch = training_batch(experiment.data, jax.random.key(1), 0, 4)
     params = helpers.moved(init_params(plain, jax.random.key(0)))
     gradients = lambda model: jax.jit(
         jax.value_and_grad(partial(loss_of, model, batch))

@@ -128,6 +128,7 @@ def test_skipping_is_chosen_anew_at_every_start(smoke, tmp_path):
             assert_trees_equal(restored.params, state.params)
 
 
+@pytest.mark.slow
 def test_a_gathered_update_leaves_a_bad_micro_batch_out(smoke, spoil):
     spoil(1)
     experiment = changed(
