@@ -22,6 +22,7 @@ from arith_jax import vocab
 from arith_jax.config.data import round_up
 from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation.evaluate import blocks_for
+from arith_jax.model.attention import queries_at_a_time
 from arith_jax.model.forward import forward
 from arith_jax.model.transformer import Transformer
 from arith_jax.tasks.mixture import part_of
@@ -100,9 +101,12 @@ def bytes_of(experiment: Experiment, width: int) -> int:
     3,000 to 300,000 tokens on a CPU.
     """
     model, blocks = experiment.model, blocks_for(experiment, width)
-    num_keys = width if blocks is None else 3 * blocks.size + blocks.symbols
-    num_numbers = 2 * model.num_heads * num_keys + 8 * model.width + 4 * model.mlp_width
-    return 4 * width * num_numbers
+    if blocks is None:
+        num_logits = width * queries_at_a_time(width, width)
+    else:
+        num_logits = width * (3 * blocks.size + blocks.symbols)
+    num_numbers = width * (8 * model.width + 4 * model.mlp_width)
+    return 4 * (2 * model.num_heads * num_logits + num_numbers)
 
 
 def read_question(experiment: Experiment, expression: str) -> Question:

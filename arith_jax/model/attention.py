@@ -1,7 +1,7 @@
 """Attention: learned biases, windows, caches."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,8 @@ from arith_jax.positions.schemes import Abacus, Scheme
 
 MASKED = -1e9
 QK_GAIN = 2.0  # Of normalised queries and keys at the start.
+# Of a head in a row at a time: rows of more than 4,096 tokens are done in pieces.
+MAX_LOGITS = 2**24
 
 
 class Cache(NamedTuple):
@@ -202,7 +204,7 @@ class Attention(nn.Module):
         v: Float[Array, "b s h c"],
         context: Context,
     ) -> Float[Array, "b t h c"]:
-        """Attention of whole rows, or block by block if the context has a band.
+        """Attention of whole rows or, if the context has a band, block by block.
 
         Raises:
             ValueError: If there is noise in blocks.
@@ -214,6 +216,54 @@ class Attention(nn.Module):
             context = block_context(context, band)
             q = banded.in_blocks(q, band.queries)
             k, v = (banded.in_blocks(x, band.keys) for x in (k, v))
+            return banded.in_rows(self.weigh_at_once(q, k, v, context), band)
+        size = queries_at_a_time(q.shape[1], k.shape[1])
+        # Noise is drawn for whole rows, and FIRE's bias of segments is picked from one.
+        is_whole = self.has_rng("noise") or context.query.segment is not None
+        if size == q.shape[1] or is_whole:
+            return self.weigh_at_once(q, k, v, context)
+        return self.weigh_in_pieces(q, k, v, context, size)
+
+    def weigh_in_pieces(
+        self,
+        q: Float[Array, "b t h c"],
+        k: Float[Array, "b s h c"],
+        v: Float[Array, "b s h c"],
+        context: Context,
+        size: int,
+    ) -> Float[Array, "b t h c"]:
+        """Attention of so many queries at a time, all else as in `weigh`."""
+        num_pieces = -(-q.shape[1] // size)
+
+        def split(x: Array) -> Array:
+            padding = [(0, 0)] * x.ndim
+            padding[1] = (0, num_pieces * size - x.shape[1])
+            x = jnp.pad(x, padding, mode="edge")
+            x = x.reshape(x.shape[0], num_pieces, size, *x.shape[2:])
+            return jnp.moveaxis(x, 1, 0)
+
+        def weigh_piece(
+            layer: "Attention", carry: None, piece: Any
+        ) -> tuple[None, Any]:
+            q, query, row = piece
+            return carry, layer.weigh_at_once(q, k, v, Context(query, context.key, row))
+
+        scan = nn.scan(
+            weigh_piece, variable_broadcast="params", split_rngs={"params": False}
+        )
+        pieces = jax.tree.map(split, (q, context.query, context.table_row))
+        _, out = scan(self, None, pieces)
+        out = jnp.moveaxis(out, 0, 1)
+        return out.reshape(out.shape[0], -1, *out.shape[3:])[:, : q.shape[1]]
+
+    def weigh_at_once(
+        self,
+        q: Float[Array, "b t h c"],
+        k: Float[Array, "b s h c"],
+        v: Float[Array, "b s h c"],
+        context: Context,
+    ) -> Float[Array, "b t h c"]:
+        """Attention of all queries to all keys."""
         bias = self.bias(context)
         if self.length_scale:
             factor = biases.log_length_factor(context.query.index + 1)
@@ -226,7 +276,7 @@ class Attention(nn.Module):
         bias = jnp.where(mask[:, None], bias, MASKED)
         out, weights = attend(q, k, v, bias)
         self.sow("intermediates", "weights", weights)
-        return out if band is None else banded.in_rows(out, band)
+        return out
 
     def relative_bias(self, level: str, window: int) -> biases.RelativeBias:
         """The bias on differences of one level of the ids."""
@@ -258,6 +308,16 @@ class Attention(nn.Module):
                 window = self.window if level.window is None else level.window
                 bias = bias + self.relative_bias(level.name, window)(query, key)
         return bias + self.fire_bias(context) if "fire" in self.positions else bias
+
+
+def queries_at_a_time(num_queries: int, num_keys: int) -> int:
+    """How many queries keep the logits of a head within `MAX_LOGITS`.
+
+    All of them, or a power of two.
+    """
+    if num_queries * num_keys <= MAX_LOGITS:
+        return num_queries
+    return 1 << (max(1, MAX_LOGITS // num_keys).bit_length() - 1)
 
 
 def write_cache(

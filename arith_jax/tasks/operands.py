@@ -31,7 +31,8 @@ def nines_operands(
     _, b = uniform_operands(words, len_a, len_b)
     place = jnp.arange(b.shape[0])
     last = jnp.where(len_b == 1, 1, jnp.maximum(b, 1))
-    return jnp.where(place < len_a, 9, 0), jnp.where(place == 0, last, b)
+    nines = jnp.where(place < len_a, 9, jnp.zeros_like(b))
+    return nines, jnp.where(place == 0, last, b)
 
 
 def power_operands(
@@ -39,7 +40,8 @@ def power_operands(
 ) -> Operands:
     """1000...0 and 1, or a longer number that is not divisible by 10."""
     _, b = nines_operands(words, len_a, len_b)
-    return jnp.where(jnp.arange(b.shape[0]) == len_a - 1, 1, 0), b
+    place = jnp.arange(b.shape[0])
+    return jnp.where(place == len_a - 1, 1, jnp.zeros_like(b)), b
 
 
 class Chain(NamedTuple):

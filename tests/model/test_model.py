@@ -9,6 +9,7 @@ import pytest
 from arith_jax import vocab
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.model import Execution, McLeishConfig
+from arith_jax.model import attention
 from arith_jax.model.banded import Blocks
 from arith_jax.model.context import make_context, visible
 from arith_jax.model.forward import attention_weights, initial_state, layer_params
@@ -434,6 +435,34 @@ def test_the_number_of_frozen_recurrences_matters(tiny):
         for number in (0, 3)
     )
     assert relative_distance(shallow, deep) > 1e-2
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_long_rows_are_attended_to_in_pieces_with_the_same_result(
+    tiny, unroll, monkeypatch
+):
+    changes = {"abacus_far": "bias", "length_scale": True}
+    changes["positions"] = ("relative_abacus", "fire")
+    model = changed_model(tiny, changes, execution=Execution(unroll=unroll))
+    params, batch = random_params(model), batch_of()
+    arguments = (model, params, batch.ids[:, :15], batch.positions[:, :15])
+    whole = run_forward(*arguments, num_segments=1)
+    in_segments = run_forward(*arguments)
+    width, sizes = 15, []
+    weigh = attention.Attention.weigh_at_once
+
+    def watched(layer, q, k, v, context):
+        sizes.append(q.shape[1])
+        return weigh(layer, q, k, v, context)
+
+    monkeypatch.setattr(attention.Attention, "weigh_at_once", watched)
+    monkeypatch.setattr(attention, "MAX_LOGITS", 5 * width)
+    assert_trees_close(run_forward(*arguments, num_segments=1), whole, 1e-5)
+    assert set(sizes) == {4}  # The last piece is filled up.
+    sizes.clear()
+    assert_trees_close(run_forward(*arguments), in_segments, 1e-5)
+    run_forward(*arguments, num_segments=1, key=jax.random.key(0))
+    assert set(sizes) == {width}
 
 
 def test_key_noise_acts_in_training_only_and_by_key(tiny):

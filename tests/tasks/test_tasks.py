@@ -6,6 +6,7 @@ import re
 import sys
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,13 +19,23 @@ from arith_jax.tasks.mixture import Mixture
 from arith_jax.tasks.multiplication import Multiplication
 from arith_jax.tasks.sorting import Sorting
 from arith_jax.tasks.subtraction import Subtraction
-from arith_jax.tasks.task import Task
+from arith_jax.tasks.task import Layout, Task
 from tests.tasks import rows
 
 CASES = {name: make_task(name, {}) for name in TASKS}
 CASES["complement"] = make_task("addsub", {"complement": True})
 CASES["hints"] = make_task("addsub", {"index_hints": True})
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "new_task.md"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_evaluation_sets_are_drawn_in_a_process_of_64_bits_too(name):
+    task, layout = CASES[name], Layout((6, 5), CASES[name].row_width(6, 5))
+    cell, kind = jnp.array([6, 5], jnp.int32), jnp.array(0, jnp.int32)
+    draw = lambda key, cell, kind: task.sample(key, cell, layout, kind=kind)
+    with jax.enable_x64(True):
+        row = jax.eval_shape(draw, jax.random.key(0), cell, kind)
+    assert row.shape == (layout.width,)
 
 
 @pytest.mark.parametrize("name", CASES)
