@@ -245,14 +245,13 @@ class Attention(nn.Module):
         def weigh_piece(
             layer: "Attention", carry: None, piece: Any
         ) -> tuple[None, Any]:
-            q, query, row = piece
-            return carry, layer.weigh_at_once(q, k, v, Context(query, context.key, row))
+            q, query = piece
+            return carry, layer.weigh_at_once(q, k, v, context._replace(query=query))
 
         scan = nn.scan(
             weigh_piece, variable_broadcast="params", split_rngs={"params": False}
         )
-        pieces = jax.tree.map(split, (q, context.query, context.table_row))
-        _, out = scan(self, None, pieces)
+        _, out = scan(self, None, jax.tree.map(split, (q, context.query)))
         out = jnp.moveaxis(out, 0, 1)
         return out.reshape(out.shape[0], -1, *out.shape[3:])[:, : q.shape[1]]
 

@@ -95,6 +95,14 @@ def test_rows_in_blocks_have_the_same_answers():
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-4)
 
 
+def test_memory_without_a_window_grows_with_the_row_not_with_its_square():
+    experiment, _, _ = load_released("abacus_soft_add")
+    text = "1" + "0" * 7999
+    assert read_question(experiment, f"{text}+{text}").width >= 24_000
+    with pytest.raises(ValueError, match=r"would take .* GiB; allowed: 8 GiB"):
+        read_question(experiment, "1+1" + "0" * 10**6)
+
+
 def test_the_least_certain_token_may_be_the_end():
     answer = Answer("1+2", "3", "3", "3", (0.9, 0.8))
     assert answer.least_certain == (2, "", 0.8)
