@@ -60,6 +60,8 @@ class Vocab:
 
 # The literal space (id 18) has an id but is never produced.
 ARITHMETIC = Vocab("0123456789+-x= ")
+# Of long division, which the original does not have.
+DIVISION = Vocab("0123456789+-/= ")
 # Index hints of addition, and the keys of sorting.
 HINTS = (
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwyz"

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from arith_jax import vocab
 from arith_jax.checks import (
     MAX_INT,
     MAX_LENGTH,
@@ -55,9 +54,11 @@ class DataConfig:
 
     def __post_init__(self):
         check_types("data", type(self), vars(self))
-        check_range("data", self, 1, MAX_LENGTH, "max_digits", "width_multiple")
+        max_numbers, max_digits = self.task.max_sizes
+        check_range("data", self, 1, max_digits, "max_digits")
+        check_range("data", self, 1, MAX_LENGTH, "width_multiple")
         check_range("data", self, 0, MAX_LENGTH, "max_offset")
-        check_range("data", self, 0, vocab.NUM_HINTS, "max_numbers")
+        check_range("data", self, 0, max_numbers, "max_numbers")
         check_choice("data", self, offset_per=("example", "batch"))
         if (self.max_numbers > 0) != self.task.has_lists:
             wanted = "at least 1" if self.task.has_lists else "0"
@@ -121,13 +122,16 @@ class DataConfig:
         """The largest trained cell."""
         return self.max_numbers or self.max_digits, self.max_digits
 
-    def check_list(self, cell: tuple[int, int]) -> None:
-        """Raises `ValueError` if a list has more numbers than there are keys."""
-        if self.task.has_lists and cell[0] > vocab.NUM_HINTS:
-            raise ValueError(
-                f"lists of {cell[0]} numbers: there are keys for {vocab.NUM_HINTS}; "
-                "lower eval.grid_digits, eval.diagonal or eval.set_lengths"
-            )
+    def check_sizes(self, cell: tuple[int, int]) -> None:
+        """Raises `ValueError` if a cell is larger than the task can write."""
+        for size, limit, axis in zip(
+            cell, self.task.max_sizes, self.task.axes, strict=True
+        ):
+            if size > limit:
+                raise ValueError(
+                    f"{self.task.title}: {size} {axis}; allowed: up to {limit}; lower "
+                    "eval.grid_digits, eval.diagonal or eval.set_lengths"
+                )
 
     def max_position_id(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell, without offset."""

@@ -182,7 +182,7 @@ class Experiment:
         self.model.check_row(max(trained_width, evaluated_width))
         padded = round_up(trained_width, self.data.width_multiple)
         self.model.check_random_places(padded, self.data.problems_per_row)
-        self.data.check_list(evaluated)
+        self.data.check_sizes(evaluated)
         if self.optim.micro_batch_size * trained_width > MAX_INT:
             raise ValueError(
                 f"optim.micro_batch_size={self.optim.micro_batch_size}: rows of "

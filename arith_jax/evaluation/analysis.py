@@ -50,7 +50,7 @@ def sample_batch(experiment: Experiment, size: int, sets: Sequence[str] = ()) ->
         ValueError: If a table of positions, or of keys, ends before this size.
     """
     task, cell = experiment.data.task, (size, size)
-    experiment.data.check_list(cell)
+    experiment.data.check_sizes(cell)
     experiment.model.check_table(experiment.data.max_position_id(cell))
     width = round_up(task.row_width(*cell), 64)
     experiment.model.check_row(width)

@@ -1,8 +1,8 @@
 """Position ids of work that is written out: several ids a token, kept in one integer.
 
-Two-level ids are place + `LEVEL` * line; three-level ids add `LEVEL` * `LINES` *
-column. Each is 0 (none) or at least `FIRST`, so that a token without a place or a line
-is far from all tokens that have one.
+Ids of two levels are place + `PLACES[2]` * line; those of three have another level
+above, place + `PLACES[3]` * (line + `LINES` * column). Each is 0 (none) or at least
+`FIRST`, so that a token without a place or a line is far from all tokens that have one.
 """
 
 import jax.numpy as jnp
@@ -10,7 +10,11 @@ from jaxtyping import Array, Bool, Int
 
 from arith_jax.positions.abacus import abacus_positions
 
-LEVEL, LINES, FIRST = 2**15, 2**8, 8
+# Numbers of places, by levels: with the lines and columns above them, 31 bits.
+PLACES = {2: 2**15, 3: 2**11}
+# Lines of ids of three levels; there are 256 columns, or groups.
+LINES = 2**12
+FIRST = 8
 
 
 def line_positions(
@@ -34,7 +38,7 @@ def line_positions(
         has_lines: Whether the answer has lines, per example.
 
     Returns:
-        place + `LEVEL` * line; `split_levels` takes them apart.
+        Ids of two levels; `split_levels` takes them apart.
 
     Source:
         Ours; several ids a token after Cho et al. 2024b (arXiv 2410.15787).
@@ -49,7 +53,7 @@ def line_positions(
     has_line = is_line_digit | (is_answer & has_lines[:, None])
     line = jnp.where(has_line, line - 1 + FIRST, 0)
     has_place = (is_digit | (is_answer & is_token)) & ~is_line_digit
-    return jnp.where(has_place, place + FIRST, 0) + LEVEL * line
+    return join_levels(jnp.where(has_place, place + FIRST, 0), line)
 
 
 def item_positions(
@@ -68,7 +72,7 @@ def item_positions(
         is_equals: True at `=`.
 
     Returns:
-        place + `LEVEL` * (line + `LINES` * column), as in `split_levels`.
+        Ids of three levels; `split_levels` takes them apart.
     """
     place = abacus_positions(is_digit)
     place = jnp.where(place > 0, place + FIRST, 0)
@@ -81,10 +85,81 @@ def item_positions(
     line = ((jnp.sqrt(8.0 * count + 9.5) - 1) / 2).astype(jnp.int32)
     column = count - (line - 1) * (line + 2) // 2
     line = jnp.where(is_answer, line - 1, item) + FIRST
-    items = jnp.where(is_answer, 0, place + LEVEL * line)
-    last_place = largest_place(items, line)
-    answer = last_place + LEVEL * (line + LINES * (column + FIRST))
+    none = jnp.zeros_like(line)
+    items = jnp.where(is_answer, 0, join_levels(place, line, none))
+    answer = join_levels(largest_place(items, line), line, column + FIRST)
     return jnp.where(is_answer, answer, items)
+
+
+def term_positions(
+    is_digit: Bool[Array, "b t"],
+    is_token: Bool[Array, "b t"],
+    is_equals: Bool[Array, "b t"],
+) -> Int[Array, "b t"]:
+    """Ids of a sum of many numbers and its running sums: place and line.
+
+    Number i of the prompt, from 0, and the symbol before it have line 2i; line i of
+    the answer, which begins with its symbol and is the sum of the numbers to that one,
+    has line 2i + 1. So the number is one line away, the running sum before it two, and
+    the next number one in the other direction: its being there says that this line is
+    not the last. Digits have places. A symbol of the answer has the place before the
+    first digit; symbols of the prompt have none.
+
+    Args:
+        is_digit: True where the token is one of 0-9.
+        is_token: True where the token is a digit, an operator or another symbol.
+        is_equals: True at `=`.
+
+    Returns:
+        Ids of two levels; `split_levels` takes them apart.
+    """
+    is_answer = jnp.cumsum(is_equals, axis=1) > 0
+    is_symbol = is_token & ~is_digit
+    symbols = jnp.cumsum(is_symbol, axis=1)
+    in_prompt = jnp.sum(is_symbol & ~is_answer, axis=1, keepdims=True)
+    line = jnp.where(is_answer, 2 * (symbols - in_prompt) - 1, 2 * symbols)
+    has_place = is_digit | (is_answer & is_token)
+    place = jnp.where(has_place, abacus_positions(is_digit) + FIRST, 0)
+    return join_levels(place, line + FIRST)
+
+
+def group_positions(
+    is_digit: Bool[Array, "b t"],
+    is_token: Bool[Array, "b t"],
+    is_equals: Bool[Array, "b t"],
+    begins_group: Bool[Array, "b t"],
+) -> Int[Array, "b t"]:
+    """Ids of a long division: place, line and group.
+
+    Digits of the dividend, which is the first number, have a group each, from the most
+    significant one, which is the last, and nothing else. Those of the divisor have
+    places only. A line of the answer begins with a symbol, `=` the first; its symbol
+    has the place before the first digit. A new group begins at `=` and at some of the
+    others.
+
+    Args:
+        is_digit: True where the token is one of 0-9.
+        is_token: True where the token is a digit, an operator or another symbol.
+        is_equals: True at `=`.
+        begins_group: True at the symbols of the answer that begin a group.
+
+    Returns:
+        Ids of three levels; `split_levels` takes them apart.
+    """
+    place = abacus_positions(is_digit)
+    is_answer = jnp.cumsum(is_equals, axis=1) > 0
+    is_symbol = is_token & ~is_digit
+    is_dividend = is_digit & (jnp.cumsum(is_symbol, axis=1) == 0)
+    count = jnp.sum(is_dividend, axis=1, keepdims=True)
+    line = jnp.cumsum(is_symbol & is_answer, axis=1) - 1 + FIRST
+    group = jnp.cumsum((begins_group | is_equals) & is_answer, axis=1) - 1
+    group = jnp.where(is_dividend, count - place, group) + FIRST
+    has_place = (is_digit & ~is_dividend) | (is_answer & is_token)
+    return join_levels(
+        jnp.where(has_place, place + FIRST, 0),
+        jnp.where(is_answer, line, 0),
+        jnp.where(is_answer | is_dividend, group, 0),
+    )
 
 
 def largest_place(ids: Int[Array, "b s"], line: Int[Array, "b t"]) -> Int[Array, "b t"]:
@@ -94,24 +169,71 @@ def largest_place(ids: Int[Array, "b s"], line: Int[Array, "b t"]) -> Int[Array,
     return jnp.max(jnp.where(is_in_line, place[:, None, :], 0), axis=2)
 
 
+def join_levels(
+    place: Int[Array, "*dims"],
+    line: Int[Array, "*dims"],
+    column: Int[Array, "*dims"] | None = None,
+) -> Int[Array, "*dims"]:
+    """Ids of two levels; of three with columns."""
+    if column is None:
+        return place + PLACES[2] * line
+    return place + PLACES[3] * (line + LINES * column)
+
+
 def split_levels(
     ids: Int[Array, "*dims"], num_levels: int
 ) -> tuple[Int[Array, "*dims"], ...]:
-    """Places and lines of two-level ids; and columns of three-level ones."""
-    place, line = ids % LEVEL, ids // LEVEL
+    """Places and lines of ids of two levels; and columns of those of three."""
+    place, line = ids % PLACES[num_levels], ids // PLACES[num_levels]
     if num_levels == 2:
         return place, line
     return place, line % LINES, line // LINES
 
 
 def next_line_position(
-    previous: Int[Array, " b"], is_digit: Bool[Array, " b"], is_token: Bool[Array, " b"]
+    previous: Int[Array, " b"],
+    is_digit: Bool[Array, " b"],
+    is_token: Bool[Array, " b"],
+    step: int = 1,
 ) -> Int[Array, " b"]:
-    """Two-level id of a generated token from that of the token before it."""
+    """Id of a generated token, of two levels, from that of the token before it.
+
+    Args:
+        previous: Id of the token before it.
+        is_digit: Whether it is one of 0-9.
+        is_token: Whether it is a digit, an operator or another symbol.
+        step: From a line of the answer to the next.
+    """
     place, line = split_levels(previous, 2)
+    line = jnp.where(line > 0, line + step * (is_token & ~is_digit), 0)
+    return join_levels(next_place(place, is_digit, is_token), line)
+
+
+def next_place(
+    place: Int[Array, " b"], is_digit: Bool[Array, " b"], is_token: Bool[Array, " b"]
+) -> Int[Array, " b"]:
+    """Place of a generated token: one more for a digit, the first for a symbol."""
     symbol = jnp.where(is_token, FIRST, 0)
-    place = jnp.where(is_digit, jnp.maximum(place, FIRST) + 1, symbol)
-    return place + LEVEL * jnp.where(line > 0, line + (is_token & ~is_digit), 0)
+    return jnp.where(is_digit, jnp.maximum(place, FIRST) + 1, symbol)
+
+
+def next_group_position(
+    previous: Int[Array, " b"],
+    is_digit: Bool[Array, " b"],
+    is_token: Bool[Array, " b"],
+    begins_group: Bool[Array, " b"],
+) -> Int[Array, " b"]:
+    """Id of a generated token of a division from that of the token before it.
+
+    Args:
+        previous: Id of the token before it.
+        is_digit: Whether it is one of 0-9.
+        is_token: Whether it is a digit, an operator or another symbol.
+        begins_group: Whether it is the symbol that begins a group.
+    """
+    place, line, group = split_levels(previous, 3)
+    place = next_place(place, is_digit, is_token)
+    return join_levels(place, line + (is_token & ~is_digit), group + begins_group)
 
 
 def next_item_position(
@@ -127,5 +249,4 @@ def next_item_position(
     # Line i has i keys.
     ends = column > line
     line, column = line + ends, jnp.where(ends, FIRST, column + 1)
-    place = largest_place(ids, line[:, None])[:, 0]
-    return place + LEVEL * (line + LINES * column)
+    return join_levels(largest_place(ids, line[:, None])[:, 0], line, column)

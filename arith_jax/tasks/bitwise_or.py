@@ -16,7 +16,7 @@ from arith_jax.positions.schemes import Abacus, Coupled, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.calculation import LENGTH_AXES, length_regions
 from arith_jax.tasks.digits import word_below
-from arith_jax.tasks.task import Layout, PairKinds
+from arith_jax.tasks.task import ANY_SIZES, Layout, PairKinds
 
 # Of training examples: of all strings of these lengths one is drawn with 32 bits.
 MAX_DIGITS = 500
@@ -48,6 +48,7 @@ class BitwiseOr:
     axes = LENGTH_AXES
     answer_axis = "answer digit, from the left"
     first_answer = ""
+    max_sizes = ANY_SIZES
     max_numbers_per_row = 3
     max_symbols_per_row = 3
     has_lists = False

@@ -17,11 +17,12 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
 from arith_jax.checks import check_types, shown
-from arith_jax.positions.schemes import Abacus, Coupled, Lines, Scheme
+from arith_jax.positions.schemes import Abacus, Coupled, Scheme
+from arith_jax.positions.written_schemes import Lines
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import Segment, word_below
 from arith_jax.tasks.operands import Sampler, mixed_kind
-from arith_jax.tasks.task import Layout, PairKinds, why_not
+from arith_jax.tasks.task import ANY_SIZES, Layout, PairKinds, why_not
 
 PLAIN = "0123456789+-x= "
 # Its second operand has one line of written work for each digit.
@@ -71,6 +72,7 @@ class Calculation(abc.ABC):
     max_answer_symbols = 0  # tokens of an answer that are no digits
 
     has_lists = False
+    max_sizes = ANY_SIZES
     subtasks = ("uniform",)
     axes = LENGTH_AXES
     answer_axis = "answer digit, least significant first"

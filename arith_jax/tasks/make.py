@@ -7,7 +7,9 @@ from typing import Any
 from arith_jax.checks import as_float, check_types, close_first, shown, shown_key
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.bitwise_or import BitwiseOr
+from arith_jax.tasks.division import Division
 from arith_jax.tasks.mixture import Mixture
+from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
 from arith_jax.tasks.sorting import Sorting
 from arith_jax.tasks.subtraction import Subtraction
@@ -20,6 +22,8 @@ TASKS: Mapping[str, tuple[type[Any], ...]] = {
     "multiplication": (Multiplication,),
     "addsub": (Addition, Subtraction),
     "arithmetic": (Addition, Subtraction, Multiplication),
+    "multi_addition": (MultiAddition,),
+    "division": (Division,),
     "sorting": (Sorting,),
     "bitwise_or": (BitwiseOr,),
 }

@@ -13,7 +13,7 @@ from arith_jax.checks import shown
 from arith_jax.positions.schemes import Scheme
 from arith_jax.tasks.calculation import LENGTH_AXES, Calculation, length_regions
 from arith_jax.tasks.digits import word_below
-from arith_jax.tasks.task import Layout, PairKinds, Task
+from arith_jax.tasks.task import ANY_SIZES, Layout, PairKinds, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Mixture:
     axes = LENGTH_AXES
     answer_axis = "answer digit, least significant first"
     first_answer = ""
+    max_sizes = ANY_SIZES
     has_lists = False
     is_packable = False
 

@@ -7,25 +7,24 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from arith_jax import vocab
-from arith_jax.checks import check_types, shown
-from arith_jax.positions.schemes import Abacus, Coupled, Items, Scheme
+from arith_jax.checks import MAX_LENGTH, shown
+from arith_jax.positions.schemes import Abacus, Coupled, Scheme
+from arith_jax.positions.written_schemes import Items
 from arith_jax.tasks import digits
-from arith_jax.tasks.calculation import length_regions
 from arith_jax.tasks.digits import word_below
-from arith_jax.tasks.task import Layout, PairKinds, why_not
+from arith_jax.tasks.lists import ListTask, Numbers
+from arith_jax.tasks.task import Layout, why_not
 
 
 @dataclasses.dataclass(frozen=True)
-class Sorting:
+class Sorting(ListTask):
     """Keys of a list in ascending order of their numbers: `a:03,b:4,c:71=b,c,a`.
 
-    A cell (a, b) has lists of exactly a numbers with at most b digits: the number of
-    digits of each is uniform on 1 to b, then the number is uniform. Numbers are written
-    least significant digit first; equal numbers keep their order. Keys are consecutive
-    symbols of a cyclic list of 102, from a random start, comma and colon among them.
+    Equal numbers keep their order. Keys are consecutive symbols of a cyclic list of
+    102, from a random start, comma and colon among them.
 
     With a scratchpad the answer is an insertion sort, `a:03,b:4,c:71=a,ba,bca`: line i
     has the first i keys in order. It is the line before with one more key, whose place
@@ -47,26 +46,12 @@ class Sorting:
 
     scratchpad: bool = False
     mixed_keys: bool = False
-    hard_lists: float = 0.0
 
+    max_sizes = (vocab.NUM_HINTS, MAX_LENGTH)  # there are so many keys
     vocab = vocab.SORT
     title = "sorting"
-    subtasks = ("uniform",)
-    axes = ("numbers in the list", "most digits of a number")
     answer_axis = "token of the answer"
-    # Numbers and symbols grow with the list: attention in blocks has no bound.
-    max_numbers_per_row = 0
-    max_symbols_per_row = 0
-    has_lists = True
-    has_blanks = False
-    is_packable = False
-
-    def __post_init__(self):
-        check_types("task", type(self), vars(self))
-        if not 0.0 <= self.hard_lists <= 1.0:
-            raise ValueError(
-                f"task.hard_lists={self.hard_lists}: must be between 0 and 1"
-            )
+    hard_kinds = ("full", "ties")
 
     @property
     def schemes(self) -> dict[str, Scheme]:
@@ -91,33 +76,6 @@ class Sorting:
         """The paper's second measure; without meaning in written work."""
         return "" if self.scratchpad else "smallest number found"
 
-    def draw_pair_kinds(self, words: UInt[Array, "n 3"]) -> PairKinds:
-        """Raises `NotImplementedError`: see `is_packable`."""
-        raise NotImplementedError("lists do not share rows")
-
-    def cell_label(self, a: int, b: int) -> str:
-        """The size of an example, for people."""
-        return f"{a} numbers, {b} digits"
-
-    def regions(self, a: int, b: int, max_cell: tuple[int, int]) -> tuple[str, ...]:
-        """Inside training or not, and which of the two sizes is larger than there.
-
-        Source:
-            The paper's "OOD number length", "OOD array length" and "all OOD".
-        """
-        regions = length_regions(a, b, max_cell)
-        is_longer, has_longer_numbers = a > max_cell[0], b > max_cell[1]
-        if is_longer and has_longer_numbers:
-            return (*regions, "ood_both")
-        if is_longer:
-            return (*regions, "ood_numbers")
-        return (*regions, "ood_digits") if has_longer_numbers else regions
-
-    def cell(self, kind: str, a: int, b: int, count: int) -> tuple[int, int, int]:
-        """The cell of a set and its number of examples."""
-        del kind
-        return a, b, count
-
     def row_width(self, count: int, max_digits: int) -> int:
         """Tokens of the longest row, with `EOS`."""
         return count * (max_digits + 3) + self.answer_width(count, max_digits) + 1
@@ -132,34 +90,24 @@ class Sorting:
         del count
         return max_digits
 
-    def draw_cell(
-        self, words: UInt[Array, " 2"], max_cell: tuple[int, int]
-    ) -> Int[Array, " 2"]:
-        """Sizes of a training example: uniform and independent."""
-        return 1 + word_below(words, jnp.array(max_cell))
-
-    def draw_numbers(
+    def draw_list(
         self,
         key: PRNGKeyArray,
         max_digits: Int[Array, ""],
         max_cell: tuple[int, int],
         kind: Int[Array, ""] | int,
-    ) -> tuple[Int[Array, "m d"], Int[Array, " m"]]:
-        """Digits of every number and their count, by kind of list."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(max_cell[0]))
-        words = jax.vmap(lambda k: jax.random.bits(k, (max_cell[1] + 1,)))(keys)
-        lengths = 1 + word_below(words[:, 0], max_digits)
+    ) -> Numbers:
+        """The numbers of a kind of list."""
         names = list(self.eval_sets)
         is_full = (kind == names.index("full")) | (kind == names.index("close"))
-        lengths = jnp.where(is_full, max_digits, lengths)
-        numbers = jax.vmap(digits.uniform_number)(words[:, 1:], lengths)
+        drawn = self.draw_numbers(key, max_digits, max_cell, is_full)
         is_high = jnp.arange(max_cell[1])[None] >= jnp.minimum(3, max_digits - 1)
-        close = jnp.where(is_high, numbers[:1], numbers)
-        numbers = jnp.where(kind == names.index("close"), close, numbers)
+        close = jnp.where(is_high, drawn.digits[:1], drawn.digits)
+        numbers = jnp.where(kind == names.index("close"), close, drawn.digits)
         # Each number is one of the first two, at random.
-        twin = jnp.minimum(word_below(words[:, 0] // 1000, 2), max_cell[0] - 1)
+        twin = jnp.minimum(word_below(drawn.words, 2), max_cell[0] - 1)
         twin = jnp.where(kind == names.index("ties"), twin, jnp.arange(max_cell[0]))
-        return numbers[twin], lengths[twin]
+        return Numbers(numbers[twin], drawn.lengths[twin], drawn.words)
 
     def sample(
         self,
@@ -179,13 +127,10 @@ class Sorting:
         symbols = digits.hint_ids(self.vocab)
         keys = symbols[(digits.hint_start(choices[0]) + item) % len(symbols)]
         if kind is None:
-            place = word_below(choices[1], 10**6)
-            names = list(self.eval_sets)
-            kind = jnp.where(place % 2 == 0, names.index("full"), names.index("ties"))
-            kind = jnp.where(place < self.hard_lists * 10**6, kind, 0)
+            kind = self.draw_kind(choices[1])
             if self.mixed_keys:
                 keys = jax.random.permutation(key_choices, symbols)[item]
-        numbers, lengths = self.draw_numbers(
+        numbers, lengths, _ = self.draw_list(
             key_numbers, max_digits, layout.max_cell, kind
         )
         colon, comma, equals = self.vocab.encode(":,=")
@@ -245,9 +190,6 @@ class Sorting:
         counts = range(first, len(items) + 1)
         lines = (sorted(items[:count], key=value) for count in counts)
         return ",".join(between.join(key for key, _ in line) for line in lines)
-
-    def longest_carry(self, prompt: str) -> None:
-        """None: nothing is carried."""
 
     def examples(
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]

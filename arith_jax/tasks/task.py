@@ -8,8 +8,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
+from arith_jax.checks import MAX_LENGTH
 from arith_jax.positions.schemes import Scheme
 
+# Of a task whose examples can have any sizes.
+ANY_SIZES = (MAX_LENGTH, MAX_LENGTH)
 # Of pairs of problems: index into `eval_sets`, and whether both operands of a problem
 # have one length.
 PairKinds = tuple[Int[Array, " n"], Bool[Array, " n"]]
@@ -75,6 +78,11 @@ class Task(Protocol):
     @property
     def first_answer(self) -> str:
         """What it means if the first answer token is right; empty: nothing special."""
+        ...
+
+    @property
+    def max_sizes(self) -> tuple[int, int]:
+        """Largest a and b that can be written and numbered."""
         ...
 
     @property

@@ -16,7 +16,10 @@ from arith_jax.model.forward import attention_weights, initial_state, layer_para
 from arith_jax.model.forward import forward as run_forward
 from arith_jax.model.layers import Norm, make_layer
 from arith_jax.model.transformer import Transformer, init_params, num_params
-from arith_jax.positions.schemes import Abacus, Lines
+from arith_jax.positions.schemes import Abacus
+from arith_jax.positions.written_schemes import Lines
+from arith_jax.tasks.division import Division
+from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
 from arith_jax.tasks.sorting import Sorting
 from configs.paper import addition
@@ -34,7 +37,12 @@ from tests.model.examples import (
 jitted_init = jax.jit(init_params, static_argnums=0)
 
 # Tasks whose work is written out, and the position scheme of each.
-WRITTEN = {"lines": Multiplication(scratchpad=True), "items": Sorting(scratchpad=True)}
+WRITTEN = {
+    "lines": Multiplication(scratchpad=True),
+    "items": Sorting(scratchpad=True),
+    "terms": MultiAddition(scratchpad=True),
+    "groups": Division(),
+}
 
 
 def relative_distance(logits, expected):
@@ -112,7 +120,13 @@ def test_one_layer_of_window_attention_reaches_near_digits_and_symbols(tiny):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "prompt"), [("lines", "321x654="), ("items", "A:03,B:714,C:5=")]
+    ("scheme", "prompt"),
+    [
+        ("lines", "321x654="),
+        ("items", "A:03,B:714,C:5="),
+        ("terms", "21+43+5="),
+        ("groups", "74/3="),
+    ],
 )
 def test_attention_without_content_is_the_bias_of_the_levels(tiny, scheme, prompt):
     """Queries and keys are zero, so what is left are biases and what is visible."""
@@ -126,11 +140,14 @@ def test_attention_without_content_is_the_bias_of_the_levels(tiny, scheme, promp
     attention["qkv_kernel"] = jnp.zeros_like(attention["qkv_kernel"])
     run = jax.jit(attention_weights, static_argnums=0)
     actual = run(model, params, batch.ids, batch.positions)[0, 0, 0]
-    rest = np.asarray(batch.positions[0]) // 2**15
-    levels = {"line": (rest, 1)}
-    if scheme == "items":
-        levels = {"line": (rest % 256, 1), "column": (rest // 256, 2)}
-    logits, is_far = 0.0, np.zeros((len(rest), len(rest)), bool)
+    ids = np.asarray(batch.positions[0])
+    if scheme in ("lines", "terms"):
+        levels = {"line": (ids // 2**15, 1 if scheme == "lines" else 2)}
+    else:
+        name, window = ("column", 2) if scheme == "items" else ("group", 1)
+        rest = ids // 2**11
+        levels = {"line": (rest % 2**12, 1), name: (rest // 2**12, window)}
+    logits, is_far = 0.0, np.zeros((len(ids), len(ids)), bool)
     for name, (ids, window) in levels.items():
         weight = np.asarray(attention[f"relative_{name}"]["bias"][0])
         assert len(weight) == 2 * window + 3
@@ -143,7 +160,7 @@ def test_attention_without_content_is_the_bias_of_the_levels(tiny, scheme, promp
         line, column = levels["line"][0], levels["column"][0]
         is_other_item = (column[:, None] == 0) & (line[:, None] != line[None])
         is_far = np.where(column[None] > 0, is_far, is_other_item)
-    is_hidden = is_far | ~np.tri(len(rest), dtype=bool)
+    is_hidden = is_far | ~np.tri(len(ids), dtype=bool)
     expected = np.exp(np.where(is_hidden, -np.inf, logits))
     expected /= expected.sum(axis=-1, keepdims=True)
     assert_trees_close(actual, expected, 1e-5)
@@ -172,6 +189,48 @@ def test_written_lines_see_as_many_tokens_at_any_length():
         up = text[query - digits - 4 : query - digits + 1]
         assert shown == a[1:6] + "x" + b[1:4] + up + text[query - 2 : query + 1]
     assert counts[0] == counts[1] <= 20
+
+
+def seen_in(name, prompt, window=2):
+    """A row of written work, and a function: what a token of it can see."""
+    task = WRITTEN[name]
+    batch = batch_of([prompt], task, name)
+    text = prompt + task.true_answer(prompt)
+    seen = np.asarray(visible_keys(task.schemes[name], batch.positions, window))
+    return text, lambda query: "".join(
+        symbol for symbol, v in zip(text, seen[query], strict=False) if v
+    )
+
+
+@pytest.mark.parametrize("length", [6, 12])
+def test_running_sums_see_as_many_tokens_at_any_length(length):
+    numbers = ["318275694138"[:length], "402913847561"[:length]] * (length // 2)
+    text, shown = seen_in("terms", "+".join(numbers) + "=")
+    line = text.index("=") + 1 + len("+".join(numbers[:1])) + 1
+    # In the second line, after its fourth digit: five of the number beside it, of the
+    # next and of the line above; the symbols before both; its line's last two and it.
+    query = line + 3
+    up = text[line - len(numbers[0]) - 1 :][1:6]
+    sees = f"+{numbers[1][1:6]}+{numbers[0][1:6]}"
+    assert shown(query) == sees + up + text[query - 2 : query + 1]
+    # The last line has no number after it.
+    assert shown(len(text) - 1).count("+") == 1
+
+
+def test_lines_of_a_division_see_what_they_need():
+    text, shown = seen_in("groups", "87654321/4321=", window=2)
+    answer = text.index("=")
+    # The first line brings down the last digit written, and sees the next.
+    assert shown(answer) == "21" + "/" + "43" + "="
+    # A line after `-`, at its second digit: the divisor's first four, the line above
+    # with its symbol, and its line with its own.
+    line = text.index("-", answer)
+    above = text[answer : answer + 5]
+    assert shown(line + 2) == "21/4321" + above + text[line : line + 3]
+    longer, shown_longer = seen_in("groups", "87654321" * 4 + "/4321=", window=2)
+    line = longer.index("-", longer.index("+", longer.index("=")))
+    assert longer[line - 6 : line - 5] == "+"
+    assert len(shown_longer(line + 2)) == len("321/4321") + 5 + 3
 
 
 def test_lines_of_a_sorted_list_see_what_they_need():
@@ -287,6 +346,8 @@ def test_segments_need_their_number(tiny):
     [
         ("lines", ["321x654=", "32x5=", "9x999="]),
         ("items", ["A:03,B:714,C:5=", "b:6,c:41=", "X:9="]),
+        ("terms", ["21+43+5=", "7+8=", "999+1="]),
+        ("groups", ["74/3=", "7/21=", "5/5="]),
     ],
 )
 def test_padding_changes_no_logits_of_written_work(tiny, scheme, prompts):

@@ -16,7 +16,8 @@ from arith_jax.positions.abacus import (
     padding_segment,
     remove_offset,
 )
-from arith_jax.positions.schemes import Abacus, Coupled, Items, Lines, out_of_window
+from arith_jax.positions.schemes import Abacus, Coupled, out_of_window
+from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
 
 TEXTS = st.lists(st.sampled_from("0123456789+= "), min_size=24, max_size=24)
 # Ten digits anywhere in a large vocabulary, in any order.
@@ -298,8 +299,80 @@ def test_the_longest_list_has_its_lines():
     is_equals = index == start
     compiled = jax.jit(written.item_positions)
     ids = np.asarray(compiled(jnp.array(is_digit), jnp.array(is_equals)))[0, start:]
-    line, column = ids // 2**15 % 2**8, ids // 2**23
+    line, column = ids // 2**11 % 2**12, ids // 2**23
     expected = [(i, j) for i in range(count) for j in range(i + 2)]
     low = written.FIRST
     pairs = zip((line - low).tolist(), (column - low).tolist(), strict=True)
     assert list(pairs) == expected
+
+
+def term_levels(text):
+    """Places and lines of a sum of many numbers counted by hand, 0 for none."""
+    prompt, answer = text.split("=")
+    low, levels = written.FIRST, []
+    for index, number in enumerate(prompt.split("+")):
+        symbol = [(0, 2 * index + low)] if index else []
+        digits = [(i + 1 + low, 2 * index + low) for i in range(len(number))]
+        levels += symbol + digits
+    for index, number in enumerate(answer.split("+")):
+        line = 2 * index + 1 + low
+        levels += [(i + low, line) for i in range(len(number) + 1)]
+    return levels
+
+
+@pytest.mark.parametrize("text", ["21+43+5=21+64+15", "7=7", "99+1+0+1=99+001+001+101"])
+def test_sums_of_many_numbers_have_two_levels(text):
+    scheme = Terms(vocab.ARITHMETIC.id("="))
+    ids = jnp.array([[*vocab.ARITHMETIC.encode(text), vocab.EOS]])
+    positions = jax.jit(scheme.position_ids)(ids)
+    levels = [level[0].tolist() for level in scheme.query_levels(positions)]
+    expected = term_levels(text)
+    expected.append((0, expected[-1][1]))
+    assert list(zip(*levels, strict=True)) == expected
+    check_next_ids(scheme, positions, ids, text)
+
+
+def check_next_ids(scheme, positions, ids, text):
+    """The id of every token after `=` follows from that of the token before it."""
+    answer = slice(text.index("=") + 1, len(text) + 1)
+    previous = positions[0, answer.start - 1 : answer.stop - 1]
+    earlier = jnp.zeros((len(previous), 1), jnp.int32)
+    following = scheme.next_position_id(previous, ids[0, answer], earlier)
+    np.testing.assert_array_equal(following, positions[0, answer])
+
+
+def group_levels(text):
+    """Places, lines and groups of a division counted by hand, 0 for none."""
+    prompt, answer = text.split("=")
+    dividend, divisor = prompt.split("/")
+    low, count = written.FIRST, len(dividend)
+    levels = [(0, 0, count - 1 - i + low) for i in range(count)] + [(0, 0, 0)]
+    levels += [(i + 1 + low, 0, 0) for i in range(len(divisor))]
+    place, line, group = 0, 0, 0
+    levels.append((low, low, low))
+    for symbol in answer:
+        is_digit = symbol.isdigit()
+        place, line = (place + 1, line) if is_digit else (0, line + 1)
+        group += symbol == "+"
+        levels.append((place + low, line + low, group + low))
+    return levels
+
+
+@pytest.mark.parametrize(
+    "text", ["74/3=40-10-89+71-41-11-80-50-20-99/20", "7/21=700-599/700"]
+)
+def test_divisions_have_three_levels(text):
+    symbols = vocab.DIVISION
+    scheme = Groups(symbols.id("="), symbols.id("+"))
+    ids = jnp.array([[*symbols.encode(text), vocab.EOS]])
+    positions = jax.jit(scheme.position_ids)(ids)
+    levels = [level[0].tolist() for level in scheme.query_levels(positions)]
+    expected = group_levels(text)
+    expected.append((0, *expected[-1][1:]))
+    assert list(zip(*levels, strict=True)) == expected
+    check_next_ids(scheme, positions, ids, text)
+    # The symbol that begins a line is seen from all of it.
+    place, *others = scheme.key_levels(positions)
+    is_mark = levels[0] == np.array(written.FIRST)
+    np.testing.assert_array_equal(place[0], np.where(is_mark, 0, levels[0]))
+    np.testing.assert_array_equal(jnp.stack(others)[:, 0], levels[1:])

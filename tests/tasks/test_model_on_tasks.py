@@ -32,6 +32,8 @@ CASES = {
     "coupled": (make_task("subtraction", {}), "coupled"),
     "scratchpad": (make_task("multiplication", {"scratchpad": True}), "lines"),
     "list": (make_task("sorting", {"scratchpad": True}), "items"),
+    "terms": (make_task("multi_addition", {"scratchpad": True}), "terms"),
+    "division": (make_task("division", {}), "groups"),
     "lines": (
         make_task("arithmetic", {"scratchpad": True, "complement": True}),
         "lines",
@@ -47,6 +49,8 @@ EXPRESSIONS = {
     "coupled": ["345-12"],
     "scratchpad": ["12*345", "0x0"],
     "list": ["30,4,17,4"],
+    "terms": ["12+34+5", "0+0"],
+    "division": ["47/3", "2/35"],
     "documented": ["98+120"],
 }
 # Positions of every kind, in a model that sees everything.
@@ -200,8 +204,8 @@ def test_expressions_that_a_model_cannot_answer_are_refused(smoke, name):
     small = experiment_on(smoke, name, model__table_size=2)
     with pytest.raises(ValueError, match=r"model.table_size=2 is too small"):
         answers(small, {}, EXPRESSIONS[name])
-    with pytest.raises(ValueError, match=r"expression '1/2' "):
-        answers(small, {}, ["1/2"])
+    with pytest.raises(ValueError, match=r"expression '1:2' "):
+        answers(small, {}, ["1:2"])
 
 
 def test_coupled_positions_put_operators_before_digits(smoke):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from arith_jax import vocab
-from arith_jax.positions.schemes import Abacus, Coupled, Items, Lines
+from arith_jax.positions.schemes import Abacus, Coupled
+from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.make import TASKS, default_options, make_task
 from arith_jax.tasks.mixture import Mixture
@@ -24,6 +25,8 @@ from tests.tasks import rows
 
 CASES = {name: make_task(name, {}) for name in TASKS}
 CASES["complement"] = make_task("addsub", {"complement": True})
+CASES["scratchpad"] = make_task("multiplication", {"scratchpad": True})
+CASES["sums"] = make_task("multi_addition", {"scratchpad": True, "hard_lists": 0.5})
 CASES["hints"] = make_task("addsub", {"index_hints": True})
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "new_task.md"
 
@@ -83,7 +86,7 @@ def test_cells_of_every_eval_set_hold_the_examples_asked_for_or_all(name):
     task = CASES[name]
     for kind in task.eval_sets:
         a, b, count = task.cell(kind, 4, 4, 3)
-        assert (a, b, count) in ((4, 4, 3), (4, 1, 1))
+        assert (a, b, count) in ((4, 4, 3), (4, 1, 1), (1, 4, 3))
     assert set(task.subtasks) <= set(task.eval_sets)
 
 
@@ -99,6 +102,14 @@ def test_cells_of_every_eval_set_hold_the_examples_asked_for_or_all(name):
         ("sorting", {}, {"abacus", "coupled"}, False),
         ("sorting", {"scratchpad": True}, {"abacus", "coupled", "items"}, False),
         ("bitwise_or", {}, {"abacus", "coupled"}, False),
+        ("multi_addition", {}, {"abacus", "coupled"}, False),
+        (
+            "multi_addition",
+            {"scratchpad": True},
+            {"abacus", "coupled", "terms"},
+            False,
+        ),
+        ("division", {}, {"abacus", "coupled", "groups"}, False),
     ],
 )
 def test_tasks_have_the_schemes_that_fit_their_rows(
@@ -111,6 +122,8 @@ def test_tasks_have_the_schemes_that_fit_their_rows(
         "coupled": Coupled(),
         "lines": Lines(equals_id=17, operator_id=16),
         "items": Items(equals_id=17),
+        "terms": Terms(equals_id=17),
+        "groups": Groups(equals_id=17, begins_id=14),
     }
     assert symbols.encode("=") == [17]
     assert task.schemes == {scheme: expected[scheme] for scheme in schemes}
@@ -127,6 +140,8 @@ def test_only_sums_have_carries():
         ("arithmetic", "001-1="),
         ("sorting", "A:1,B:2="),
         ("bitwise_or", "01+1="),
+        ("multi_addition", "99+1+1="),
+        ("division", "01/3="),
     ):
         assert CASES[name].longest_carry(text) is None
 
@@ -161,7 +176,7 @@ def test_mixture_reads_expressions_of_every_part():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("division", {}, r"task.name='division' is unknown; did you mean 'addit"),
+        ("additive", {}, r"task.name='additive' is unknown; did you mean 'addit"),
         ("sorting", {"blanks": 0.1}, r"task.blanks=0.1: sorting has no such option"),
         ("addition", {"complement": True}, r"task.complement=True: addition has no su"),
         # Off, too.

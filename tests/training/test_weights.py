@@ -236,7 +236,7 @@ def test_a_config_that_does_not_end_is_not_read(tmp_path):
 def test_lists_longer_than_there_are_keys_are_refused():
     config = {"task": {"name": "sorting"}, "train": {"steps": 1}}
     with pytest.raises(
-        ValueError, match="lists of 103 numbers: there are keys for 102"
+        ValueError, match="sorting: 103 numbers in the list; allowed: up to 102"
     ):
         Experiment.from_dict(
             config | {"data": {"max_numbers": 5}, "eval": {"diagonal": (103,)}}

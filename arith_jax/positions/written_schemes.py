@@ -1,0 +1,286 @@
+"""Position schemes of work that is written out: ids of several levels.
+
+Each says what stands beside what, so that a token of a line finds all that it is made
+of within a few places, at any length.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from arith_jax import vocab
+from arith_jax.positions import written
+from arith_jax.positions.schemes import (
+    KeyLevels,
+    Level,
+    Levels,
+    Scheme,
+    is_symbol_or_digit,
+    out_of_window,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines(Scheme):
+    """Place and line of calculations that are written out line by line.
+
+    A line of the answer is made from the line before it and what stands beside it.
+
+    Attributes:
+        equals_id: Token of `=`.
+        operator_id: Token of the operator whose answer has a line for each digit of
+            the second operand.
+    """
+
+    equals_id: int
+    operator_id: int
+
+    name: ClassVar = "lines"
+    levels: ClassVar = (Level("abacus"), Level("line", window=1))
+    symbol_id: ClassVar = written.FIRST
+    has_offset: ClassVar = False
+
+    def position_ids(
+        self,
+        ids: Int[Array, "b t"],
+        offset: Int[Array, " #b"] | int = 0,
+        *,
+        has_blanks: bool = False,
+    ) -> Int[Array, "b t"]:
+        """See `written.line_positions`; there is no offset and there are no blanks."""
+        del offset, has_blanks
+        return written.line_positions(
+            vocab.is_digit(ids),
+            is_symbol_or_digit(ids),
+            ids == self.equals_id,
+            jnp.any(ids == self.operator_id, axis=1),
+        )
+
+    def next_position_id(
+        self,
+        previous: Int[Array, " b"],
+        token: Int[Array, " b"],
+        earlier: Int[Array, "b s"],
+    ) -> Int[Array, " b"]:
+        """See `written.next_line_position`."""
+        del earlier
+        is_token = is_symbol_or_digit(token)
+        return written.next_line_position(previous, vocab.is_digit(token), is_token)
+
+    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """Place and line."""
+        return written.split_levels(ids, 2)
+
+    def visible(
+        self, query: Levels, key: KeyLevels, window: int | None
+    ) -> Bool[Array, "b t s"] | bool:
+        """What is inside the windows of place and line."""
+        near_line = ~out_of_window(query[1], key[1], self.levels[1].window or 0)
+        return near_line & super().visible(query, key, window)
+
+
+@dataclasses.dataclass(frozen=True)
+class Items(Scheme):
+    """Place, line and column of a list and its insertion sort.
+
+    A key of the answer is in the column of the line above, or in the one before it.
+
+    Attributes:
+        equals_id: Token of `=`.
+    """
+
+    equals_id: int
+
+    name: ClassVar = "items"
+    levels: ClassVar = (
+        Level("abacus"),
+        Level("line", window=1),
+        Level("column", window=2),
+    )
+    symbol_id: ClassVar = written.FIRST
+    has_offset: ClassVar = False
+
+    def position_ids(
+        self,
+        ids: Int[Array, "b t"],
+        offset: Int[Array, " #b"] | int = 0,
+        *,
+        has_blanks: bool = False,
+    ) -> Int[Array, "b t"]:
+        """See `written.item_positions`; there is no offset and there are no blanks."""
+        del offset, has_blanks
+        return written.item_positions(vocab.is_digit(ids), ids == self.equals_id)
+
+    def next_position_id(
+        self,
+        previous: Int[Array, " b"],
+        token: Int[Array, " b"],
+        earlier: Int[Array, "b s"],
+    ) -> Int[Array, " b"]:
+        """See `written.next_item_position`."""
+        del token
+        return written.next_item_position(previous, earlier)
+
+    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """Place, line and column."""
+        return written.split_levels(ids, 3)
+
+    def key_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """As of queries, but without a place in the answer.
+
+        There a place says which digits of its item a query compares; other queries do
+        not look for it.
+        """
+        place, line, column = written.split_levels(ids, 3)
+        return jnp.where(column > 0, 0, place), line, column
+
+    def visible(
+        self, query: Levels, key: KeyLevels, window: int | None
+    ) -> Bool[Array, "b t s"] | bool:
+        """What is inside the windows of the answer, and the list from everywhere.
+
+        Items of the list, which have a line but no column, see themselves only, and
+        are seen from every line of the answer.
+        """
+        _, line, column = self.levels
+        hidden = out_of_window(query[1], key[1], line.window or 0)
+        hidden = hidden | out_of_window(query[2], key[2], column.window or 0)
+        is_other_item = query[1][:, :, None] != key[1][:, None, :]
+        is_other_item = is_other_item & (query[2] == 0)[:, :, None]
+        hidden = jnp.where((key[2] > 0)[:, None, :], hidden, is_other_item)
+        return ~hidden & super().visible(query, key, window)
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms(Scheme):
+    """Place and line of sums of many numbers, written as running sums.
+
+    A line of the answer is made from the line above it and the number beside it.
+
+    Attributes:
+        equals_id: Token of `=`.
+    """
+
+    equals_id: int
+
+    name: ClassVar = "terms"
+    levels: ClassVar = (Level("abacus"), Level("line", window=2))
+    symbol_id: ClassVar = written.FIRST
+    has_offset: ClassVar = False
+
+    def position_ids(
+        self,
+        ids: Int[Array, "b t"],
+        offset: Int[Array, " #b"] | int = 0,
+        *,
+        has_blanks: bool = False,
+    ) -> Int[Array, "b t"]:
+        """See `written.term_positions`; there is no offset and there are no blanks."""
+        del offset, has_blanks
+        return written.term_positions(
+            vocab.is_digit(ids), is_symbol_or_digit(ids), ids == self.equals_id
+        )
+
+    def next_position_id(
+        self,
+        previous: Int[Array, " b"],
+        token: Int[Array, " b"],
+        earlier: Int[Array, "b s"],
+    ) -> Int[Array, " b"]:
+        """See `written.next_line_position`; the answer has every other line."""
+        del earlier
+        is_token = is_symbol_or_digit(token)
+        return written.next_line_position(
+            previous, vocab.is_digit(token), is_token, step=2
+        )
+
+    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """Place and line."""
+        return written.split_levels(ids, 2)
+
+    def visible(
+        self, query: Levels, key: KeyLevels, window: int | None
+    ) -> Bool[Array, "b t s"] | bool:
+        """What is inside the windows of place and line."""
+        near_line = ~out_of_window(query[1], key[1], self.levels[1].window or 0)
+        return near_line & super().visible(query, key, window)
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups(Scheme):
+    """Place, line and group of long division.
+
+    A group of lines belongs to one digit of the dividend, which its first line brings
+    down. A line is made from the line above it, the divisor and, if it is the first of
+    its group, that digit.
+
+    Attributes:
+        equals_id: Token of `=`, which begins the first group.
+        begins_id: Token that begins every other group.
+    """
+
+    equals_id: int
+    begins_id: int
+
+    name: ClassVar = "groups"
+    levels: ClassVar = (
+        Level("abacus"),
+        Level("line", window=1),
+        Level("group", window=1),
+    )
+    symbol_id: ClassVar = written.FIRST
+    has_offset: ClassVar = False
+
+    def position_ids(
+        self,
+        ids: Int[Array, "b t"],
+        offset: Int[Array, " #b"] | int = 0,
+        *,
+        has_blanks: bool = False,
+    ) -> Int[Array, "b t"]:
+        """See `written.group_positions`; there is no offset and there are no blanks."""
+        del offset, has_blanks
+        return written.group_positions(
+            vocab.is_digit(ids),
+            is_symbol_or_digit(ids),
+            ids == self.equals_id,
+            ids == self.begins_id,
+        )
+
+    def next_position_id(
+        self,
+        previous: Int[Array, " b"],
+        token: Int[Array, " b"],
+        earlier: Int[Array, "b s"],
+    ) -> Int[Array, " b"]:
+        """See `written.next_group_position`."""
+        del earlier
+        return written.next_group_position(
+            previous,
+            vocab.is_digit(token),
+            is_symbol_or_digit(token),
+            token == self.begins_id,
+        )
+
+    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """Place, line and group."""
+        return written.split_levels(ids, 3)
+
+    def key_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """As of queries, but symbols have no place.
+
+        The one that begins a line says what the line is; all of it has to see that.
+        """
+        place, line, group = written.split_levels(ids, 3)
+        return jnp.where(place == self.symbol_id, 0, place), line, group
+
+    def visible(
+        self, query: Levels, key: KeyLevels, window: int | None
+    ) -> Bool[Array, "b t s"] | bool:
+        """What is inside the windows of place, line and group."""
+        _, line, group = self.levels
+        hidden = out_of_window(query[1], key[1], line.window or 0)
+        hidden = hidden | out_of_window(query[2], key[2], group.window or 0)
+        return ~hidden & super().visible(query, key, window)
