@@ -21,6 +21,8 @@ def get_config(argument: str = "") -> ConfigDict:
     c.data.width_multiple = 16
     c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
     c.model.num_layers = 3
+    # Enough for a carry; and numbers of three digits show all that there is to see.
+    c.model.abacus_window = 1
     c.optim.batch_size = c.optim.micro_batch_size = 256
     c.train.steps = 2000
     c.eval.grid_digits, c.eval.diagonal = 30, (50, 100)

@@ -15,8 +15,8 @@ def get_config(task: str = "addition") -> ConfigDict:
     """All keys, with those of a task's options in the section `task`.
 
     Args:
-        task: addition, subtraction, multiplication, sorting, bitwise_or; addsub is the
-            first two mixed, arithmetic the first three.
+        task: addition, subtraction, multiplication, division, multi_addition, sorting,
+            bitwise_or; addsub is the first two mixed, arithmetic the first three.
     """
     c = ConfigDict()
     c.name = "base"  # of the experiment; default folder under runs/
@@ -31,8 +31,11 @@ def get_config(task: str = "addition") -> ConfigDict:
     # repeats: share of examples made of two different digits at most
     # complement: subtraction; negative results as ten's complement
     # scratchpad: multiplication writes every partial sum of schoolbook multiplication,
-    #     off which the product is read; sorting writes an insertion sort
-    # hard_lists: sorting; share of lists of one length, or of two numbers
+    #     off which the product is read; sorting writes an insertion sort; sums of many
+    #     numbers, multi_addition, are written as running sums
+    # hard_lists: share of lists whose numbers have one length, or (sorting) are two
+    #     numbers repeated, or (multi_addition) give long carries
+    # edges: division; share without a remainder, with the largest, or of quotient 0
     # mixed_keys: sorting; keys are any symbols, not consecutive ones, of which no two
     #     are further apart than the longest list
     # blanks: chance of a PAD before each prompt token (paper, figure 20)
@@ -42,9 +45,10 @@ def get_config(task: str = "addition") -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
-    c.data.max_numbers = 0  # sorting: longest list trained on, uniform on 1..this
+    c.data.max_numbers = 0  # of lists: the longest trained on, uniform on 1..this
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
-    # or, for written work, lines (place and line) and items (of a list: column, too)
+    # or, for written work: lines (place and line) of products, terms of running sums,
+    # items (column, too) of sorted lists, groups (of lines, too) of divisions
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, figure 16)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from arith_jax import vocab
 from arith_jax.config.data import round_up
 from arith_jax.config.experiment import Experiment
-from arith_jax.evaluation.evaluate import blocks_for
+from arith_jax.evaluation.evaluate import SHARED_WIDTH, blocks_for
 from arith_jax.model.attention import queries_at_a_time
 from arith_jax.model.forward import forward
 from arith_jax.model.transformer import Transformer
@@ -286,8 +286,17 @@ def solved_examples(experiment: Experiment, params: Any) -> list[str]:
             for n, limit in zip(max_cell, limits, strict=True)
         )
         sizes.add((a, b))
+    questions = [
+        read_question(experiment, text) for text in task.examples(rng, sorted(sizes))
+    ]
+    # Short ones have one width: a program more takes longer to compile than to run.
+    short = [q.width for q in questions if q.width <= SHARED_WIDTH]
+    questions = [
+        q._replace(width=max(short)) if q.width <= SHARED_WIDTH else q
+        for q in questions
+    ]
     lines = []
-    for answer in answers(experiment, params, task.examples(rng, sorted(sizes))):
+    for answer in answers_to(experiment, params, questions):
         verdict = "right" if answer.is_right else f"wrong, it is {answer.truth}"
         lines.append(f"{answer.expression} = {answer.answer}  ({verdict})")
     return lines

@@ -24,8 +24,8 @@ from arith_jax.model.banded import Blocks, fitting_blocks
 from arith_jax.model.forward import forward as run_forward
 from arith_jax.tasks.task import Layout, Task
 
-# Rows of at most so many tokens are drawn as one width: that costs little beside the
-# model.
+# Rows of at most so many tokens can have one width: padding costs less than another
+# program.
 SHARED_WIDTH = 320
 # Tokens that are drawn in one call.
 DRAWN_TOKENS = 2**18

@@ -279,7 +279,12 @@ class Attention(nn.Module):
 
     def relative_bias(self, level: str, window: int) -> biases.RelativeBias:
         """The bias on differences of one level of the ids."""
-        return biases.RelativeBias(self.num_heads, window, name=f"relative_{level}")
+        return biases.RelativeBias(
+            self.num_heads,
+            window,
+            is_one_of_several=len(self.scheme.levels) > 1,
+            name=f"relative_{level}",
+        )
 
     def fire_bias(self, context: Context) -> Float[Array, "#b h t s"]:
         """FIRE's bias; of rows of several segments, picked from that of one row."""

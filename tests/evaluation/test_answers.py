@@ -14,6 +14,8 @@ from arith_jax.evaluation.answers import (
     answers,
     answers_to,
     read_question,
+    reader,
+    solved_examples,
 )
 from arith_jax.evaluation.evaluate import blocks_for
 from arith_jax.model.decode import decode
@@ -69,6 +71,16 @@ def test_answers_do_not_depend_on_the_draft(disturbed):
         assert one.tokens == other.tokens
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
     assert sum(answer.is_right for answer in second) == 0
+
+
+def test_short_examples_after_a_run_share_a_program():
+    experiment, _, params = load_released()
+    reader.cache_clear()
+    lines = solved_examples(experiment, params)
+    widths = {read_question(experiment, line.split(" =")[0]).width for line in lines}
+    assert len(widths) == 3
+    assert all(line.endswith("(right)") for line in lines)
+    assert reader.cache_info().misses == 1
 
 
 def test_probabilities_are_those_of_each_token_and_of_the_end():
