@@ -35,9 +35,9 @@ def get_config(argument: str = "") -> ConfigDict:
         c.optim.batch_size = c.optim.micro_batch_size = 16
         c.train.steps = 1200
         c.eval.grid_digits, c.eval.grid_stride = 9, 3
-        c.eval.diagonal, c.eval.diagonal_samples = (15, 30), 10
+        c.eval.diagonal, c.eval.diagonal_samples = (15,), 10
         c.eval.set_lengths = (3, 9)
-        c.eval.buckets = (224, 448, 1344, 3424, 12544)
+        c.eval.buckets = (224, 448, 1344, 3424)
     elif c.preset == "smoke":
         base.shrink_to_smoke(c)
     return c

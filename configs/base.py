@@ -47,6 +47,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
     c.data.max_numbers = 0  # of lists: the longest trained on, uniform on 1..this
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
+    # or kinds, where a symbol has a bias of its own, for abacus_far=bias
     # or, for written work: lines (place and line) of products, terms of running sums,
     # items (column, too) of sorted lists, groups (of lines, too) of divisions
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
@@ -108,6 +109,8 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.train.steps = 400  # budget in micro-batches, or 0
     c.train.minutes = 0.0  # budget in minutes without compilation, or 0
     c.train.key_noise = 0.0  # logit of each key + U(0, this); for abacus_far=bias
+    c.train.max_far_copies = 1.0  # for abacus_far=bias: digits beyond the window count
+    # as 1 to so many, log-uniform, one number a row, as in a row so much longer
     # Steps between lines of metrics.jsonl; short ones are not waited for in between.
     c.train.log_every = 10
     c.train.checkpoint_minutes = 5.0  # between checkpoints

@@ -183,7 +183,7 @@ def test_preset_follows_the_device(monkeypatch):
             True,
             r"task.complement=True: addition has no such opti",
         ),
-        ("task", "name", "division", r"task.name='division' is unknown; did you mean"),
+        ("task", "name", "subtract", r"task.name='subtract' is unknown; did you mean"),
         ("loss", "max_backprop", 2, r"loss.max_backprop=2: must be between 1 and mode"),
         (
             "trian",

@@ -270,6 +270,7 @@ TASK_OPTIONS = [(name, {}) for name in TASKS] + [
     ("subtraction", {"complement": True}),
     ("multiplication", {"scratchpad": True}),
     ("sorting", {"scratchpad": True}),
+    ("multi_addition", {"scratchpad": True}),
     ("addsub", {"index_hints": True}),
     ("addition", {"zero_pad": True}),
 ]
@@ -277,22 +278,25 @@ SOLVERS = [
     Experiment.from_dict(
         {
             "task": {"name": name} | options,
-            "data": {"max_numbers": 5 if name == "sorting" else 0},
+            "data": {"max_numbers": 5 if TASKS[name][0].has_lists else 0},
             "train": {"steps": 1},
         }
     )
     for name, options in TASK_OPTIONS
 ]
-SYMBOLS = st.text("0123456789+-x*=,|: \t\n\0.e_\u0661\u00b2\u00bd\u2212", max_size=40)
+SYMBOLS = st.text(
+    "0123456789+-x*/\u00f7=,|: \t\n\0.e_\u0661\u00b2\u00bd\u2212", max_size=40
+)
 NUMBERS = st.from_regex(r"[0-9]{1,30}", fullmatch=True) | st.sampled_from(
     ("0", "00", "007", "1" * 4301, "9" * 3000, "", "-5", "+5", "\uff11", "1e5")
 )
 expressions = (
     SYMBOLS
     | texts
-    | st.builds("{}{}{}".format, NUMBERS, st.sampled_from("+-x*|,"), NUMBERS)
-    | st.builds("{} {} {} =".format, NUMBERS, st.sampled_from("+-x*|"), NUMBERS)
+    | st.builds("{}{}{}".format, NUMBERS, st.sampled_from("+-x*/|,"), NUMBERS)
+    | st.builds("{} {} {} =".format, NUMBERS, st.sampled_from("+-x*/|"), NUMBERS)
     | st.lists(NUMBERS, max_size=110).map(",".join)
+    | st.lists(NUMBERS, max_size=20).map("+".join)
     | st.builds(lambda text, n: text * n, SYMBOLS, st.sampled_from((100, 5000)))
 )
 

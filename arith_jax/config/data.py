@@ -102,7 +102,7 @@ class DataConfig:
             )
         reasons = {
             f"the task {self.task}": not self.task.is_packable,
-            f"data.position_ids={self.position_ids!r}": self.position_ids != "abacus",
+            f"data.position_ids={self.position_ids!r}": not self.scheme.is_packable,
             "data.predict_prompt=True": self.predict_prompt,
         }
         for reason, applies in reasons.items():

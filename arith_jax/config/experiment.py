@@ -156,6 +156,12 @@ class Experiment:
                 f"loss.max_backprop={self.loss.max_backprop}: must be between 1 and "
                 f"model.num_recurrences={self.model.num_recurrences}"
             )
+        if self.train.max_far_copies > 1 and self.model.abacus_far == "mask":
+            raise ValueError(
+                f"train.max_far_copies={self.train.max_far_copies} with "
+                "model.abacus_far='mask': far digits are hidden; set "
+                "model.abacus_far='bias' or train.max_far_copies=1.0"
+            )
         problems = self.data.problems_per_row
         if self.optim.micro_batch_size % problems:
             raise ValueError(

@@ -5,7 +5,7 @@ import math
 
 from arith_jax.checks import MAX_INT, check_choice, check_range, check_types, shown
 from arith_jax.positions.schemes import Abacus, Scheme
-from arith_jax.positions.written import FIRST, PLACES
+from arith_jax.positions.written import FIRST
 
 TOKEN_POSITIONS = ("abacus", "learned")
 # Largest size of the parameters of a model, in float32. It is known before anything is
@@ -193,8 +193,8 @@ class ModelConfig:
         silently, so this must be known before the first trace. Row 0 of a table is the
         row of the tokens that are not digits.
         """
-        limit = PLACES.get(len(self.scheme.levels))
-        if limit is not None and max_position_id >= limit:
+        limit = self.scheme.max_place
+        if max_position_id >= limit:
             raise ValueError(
                 f"data.position_ids={self.scheme.name!r} with position ids up to "
                 f"{max_position_id}: must be below {limit}; lower the lengths"

@@ -91,6 +91,7 @@ class TrainConfig:
     steps: int = 0
     minutes: float = 0.0
     key_noise: float = 0.0
+    max_far_copies: float = 1.0
     log_every: int = 10
     checkpoint_minutes: float = 5.0
     keep_checkpoints: int = 2
@@ -104,6 +105,7 @@ class TrainConfig:
         check_range("train", self, 0, MAX_INT, "steps")
         numbers = ("minutes", "key_noise", "checkpoint_minutes")
         check_range("train", self, 0.0, math.inf, *numbers)
+        check_range("train", self, 1.0, math.inf, "max_far_copies")
         check_range("train", self, 1, MAX_INT, "log_every")
         check_range("train", self, 0, MAX_INT, "keep_checkpoints")
         if (self.steps > 0) == (self.minutes > 0):

@@ -182,7 +182,11 @@ class RecurrentBlock(nn.Module):
 
 
 def make_layer(
-    config: ModelConfig, execution: Execution, *, key_noise: float = 0.0
+    config: ModelConfig,
+    execution: Execution,
+    *,
+    key_noise: float = 0.0,
+    max_far_copies: float = 1.0,
 ) -> Layer:
     """A layer of a model, not yet part of any module.
 
@@ -190,6 +194,7 @@ def make_layer(
         config: The model.
         execution: How the device computes it.
         key_noise: Of attention, in training.
+        max_far_copies: The same.
     """
     kernel_init = matrix_init(config)
     in_attention = ("relative_abacus", "rotary_abacus", "fire", "rope")
@@ -203,6 +208,7 @@ def make_layer(
         qk_norm=config.qk_norm,
         length_scale=config.length_scale,
         key_noise=key_noise,
+        max_far_copies=max_far_copies,
         kernel_init=kernel_init,
         qkv_init=qkv_init_of(config),
         execution=execution,

@@ -33,11 +33,13 @@ class Transformer(nn.Module):
         config: Shape and rules.
         execution: How the device computes it.
         key_noise: Logits of each key get U(0, this) in training.
+        max_far_copies: Digits beyond the window count as up to so many in training.
     """
 
     config: ModelConfig
     execution: Execution = Execution()
     key_noise: float = 0.0
+    max_far_copies: float = 1.0
 
     def setup(self):
         """Names the parts; see the parameter tree."""
@@ -50,7 +52,12 @@ class Transformer(nn.Module):
             self.learned = Embed(config.table_size, config.width, execution)
         self.embed_norm = Norm(config.norm_eps, execution)
         self.layers = RecurrentBlock(
-            make_layer(config, execution, key_noise=self.key_noise),
+            make_layer(
+                config,
+                execution,
+                key_noise=self.key_noise,
+                max_far_copies=self.max_far_copies,
+            ),
             config.num_layers,
             injects=config.injection == "recurrence",
         )

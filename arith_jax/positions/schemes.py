@@ -44,6 +44,8 @@ class Scheme(abc.ABC):
         levels: What an id consists of; the first level is the place of a digit.
         symbol_id: Id of a symbol before the first digit of a number, without offset.
         has_offset: Whether ids of digits can be shifted, for an embedding table.
+        max_place: Places are below this.
+        is_packable: Whether problems so numbered can share a training row.
         is_sortable: Whether each id is given to a bounded number of tokens, so that
             attention can work in blocks of neighbouring ids.
     """
@@ -52,6 +54,8 @@ class Scheme(abc.ABC):
     levels: ClassVar[tuple[Level, ...]] = (Level("abacus"),)
     symbol_id: ClassVar[int] = 0
     has_offset: ClassVar[bool] = True
+    max_place: ClassVar[int] = 2**31 - 1
+    is_packable: ClassVar[bool] = False
     is_sortable: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -145,6 +149,7 @@ class Abacus(Scheme):
     """The place of a digit in its number; 0 for every other token."""
 
     name: ClassVar = "abacus"
+    is_packable: ClassVar = True
     is_sortable: ClassVar = True
 
     def position_ids(
@@ -207,3 +212,51 @@ class Coupled(Scheme):
         digit = jnp.maximum(previous, self.symbol_id) + 1
         symbol = jnp.where(is_symbol_or_digit(token), self.symbol_id, 0)
         return jnp.where(vocab.is_digit(token), digit, symbol)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinds(Scheme):
+    """The place of a digit, as in Abacus, and whether a token is one.
+
+    Where nothing is hidden, a symbol would share the bias of far digits, so that a
+    model that learns to leave these out could not find it any more.
+
+    >>> scheme = DataConfig(position_ids="kinds").scheme
+    >>> place, kind = scheme.query_levels(scheme.position_ids(jnp.array([[5, 14, 6]])))
+    >>> place.tolist(), kind.tolist()
+    ([[1, 0, 1]], [[0, 1, 0]])
+    """
+
+    name: ClassVar = "kinds"
+    # Of differences of kinds there are three, with a bias each.
+    levels: ClassVar = (Level("abacus"), Level("kind", window=0))
+    has_offset: ClassVar = False
+    max_place: ClassVar = 2**30
+    is_packable: ClassVar = True
+
+    def position_ids(
+        self,
+        ids: Int[Array, "b t"],
+        offset: Int[Array, " #b"] | int = 0,
+        *,
+        has_blanks: bool = False,
+    ) -> Int[Array, "b t"]:
+        """Twice the place, and 1 more for what is no digit; there is no offset."""
+        del offset
+        is_digit = vocab.is_digit(ids)
+        place = abacus_positions(is_digit, is_blank=blanks(ids, has_blanks))
+        return 2 * place + ~is_digit
+
+    def next_position_id(
+        self,
+        previous: Int[Array, " b"],
+        token: Int[Array, " b"],
+        earlier: Int[Array, "b s"],
+    ) -> Int[Array, " b"]:
+        """One place more than the token before it, if it is a digit."""
+        del earlier
+        return jnp.where(vocab.is_digit(token), 2 * (previous // 2 + 1), 1)
+
+    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """Place and kind."""
+        return ids // 2, ids % 2

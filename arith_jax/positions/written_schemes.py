@@ -41,6 +41,7 @@ class Lines(Scheme):
     levels: ClassVar = (Level("abacus"), Level("line", window=1))
     symbol_id: ClassVar = written.FIRST
     has_offset: ClassVar = False
+    max_place: ClassVar = written.PLACES[2]
 
     def position_ids(
         self,
@@ -101,6 +102,7 @@ class Items(Scheme):
     )
     symbol_id: ClassVar = written.FIRST
     has_offset: ClassVar = False
+    max_place: ClassVar = written.PLACES[3]
 
     def position_ids(
         self,
@@ -169,6 +171,7 @@ class Terms(Scheme):
     levels: ClassVar = (Level("abacus"), Level("line", window=2))
     symbol_id: ClassVar = written.FIRST
     has_offset: ClassVar = False
+    max_place: ClassVar = written.PLACES[2]
 
     def position_ids(
         self,
@@ -232,6 +235,7 @@ class Groups(Scheme):
     )
     symbol_id: ClassVar = written.FIRST
     has_offset: ClassVar = False
+    max_place: ClassVar = written.PLACES[3]
 
     def position_ids(
         self,

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
 from arith_jax.checks import check_types, shown
-from arith_jax.positions.schemes import Abacus, Coupled, Scheme
+from arith_jax.positions.schemes import Abacus, Coupled, Kinds, Scheme
 from arith_jax.positions.written_schemes import Lines
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import Segment, word_below
@@ -141,6 +141,7 @@ class Calculation(abc.ABC):
     def schemes(self) -> dict[str, Scheme]:
         """The position schemes that rows can have; lines are for plain rows."""
         schemes: dict[str, Scheme] = {"abacus": Abacus(), "coupled": Coupled()}
+        schemes["kinds"] = Kinds()
         if self.is_plain:
             equals, operator = self.vocab.encode("=" + LINE_OPERATOR)
             schemes["lines"] = Lines(equals_id=equals, operator_id=operator)

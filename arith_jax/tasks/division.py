@@ -299,7 +299,7 @@ def long_division(
         restoring = jnp.where(group == count, LAST, NEXT)
         following = jnp.where(is_negative, restoring, MINUS)
         following = jnp.where(mark >= LAST, NONE, following)
-        less, _ = digits.subtract_digits(number, divisor)
+        less = digits.subtract_digits(number, divisor)[0]
         restored = digits.add_digits(number, divisor)[: place.shape[0]]
         digit = dividend[jnp.maximum(count - 1 - group, 0)]
         brought = jnp.concatenate([digit[None], restored[:-1]])

@@ -116,8 +116,8 @@ def partial_sums(a: Int[Array, " n"], b: Int[Array, " m"]) -> Int[Array, "m n+1"
     def add_line(total: Int[Array, " k"], digit: Int[Array, ""]):
         product = digits.multiply_digits(a, digit[None])
         shifted = jnp.pad(total[1:], (0, 1))
-        total = digits.add_digits(shifted, product)[:size]
-        return total, total
+        added = digits.add_digits(shifted, product)[:size].astype(total.dtype)
+        return added, added
 
     _, lines = jax.lax.scan(add_line, jnp.zeros((size,), a.dtype), b)
     return lines

@@ -88,8 +88,12 @@ def train_step(
     """
     data, optim = experiment.data, experiment.optim
     seed, schedule, num_frozen = inputs
-    noise = experiment.train.key_noise
-    model = Transformer(experiment.model, experiment.execution, key_noise=noise)
+    model = Transformer(
+        experiment.model,
+        experiment.execution,
+        key_noise=experiment.train.key_noise,
+        max_far_copies=experiment.train.max_far_copies,
+    )
     key_data, key_model = jax.random.split(jax.random.key(seed))
     # Scopes name operations for the profiler (`benchmark.profiling`).
     with jax.named_scope("data"):
