@@ -1,6 +1,7 @@
 """JAX is made strict for the tests; small models are shared by them."""
 
 import os
+import pathlib
 from importlib import metadata
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,6 +27,27 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", ".jax_cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Marks the tests of `slow.txt` as slow.
+
+    Raises:
+        pytest.UsageError: If all tests are collected, and a line names none.
+    """
+    text = (pathlib.Path(__file__).parent / "slow.txt").read_text()
+    lines = {line for line in text.splitlines() if not line.startswith("#")}
+    unused = set(lines)
+    for item in items:
+        names = {item.nodeid, item.nodeid.partition("[")[0]} & lines
+        unused -= names
+        if names:
+            item.add_marker(pytest.mark.slow)
+    if unused and config.args_source == pytest.Config.ArgsSource.TESTPATHS:
+        raise pytest.UsageError(f"tests/slow.txt: no test is {min(unused)}")
 
 
 @pytest.fixture(scope="session")

@@ -230,3 +230,21 @@ def test_blocks_need_rows_of_one_problem(config, packed):
             num_segments=packed.num_segments,
             blocks=Blocks(32, 3),
         )
+
+
+def test_kinds_of_packed_problems_are_those_of_rows_of_their_own(smoke):
+    data = dataclasses.replace(
+        smoke.data, position_ids="kinds", max_digits=3, problems_per_row=2
+    )
+    draw = jax.jit(training_batch, static_argnums=(0, 3))
+    batch = draw(data, jax.random.key(0), 0, 40)
+    num_digits = 0
+    for row, positions, segment in zip(
+        *map(np.asarray, (batch.ids, batch.positions, batch.segment)), strict=True
+    ):
+        for number in range(2):
+            ids = row[segment == number]
+            expected = data.scheme.position_ids(jnp.array(ids[None]))[0]
+            np.testing.assert_array_equal(positions[segment == number], expected)
+            num_digits += int((expected % 2 == 0).sum())
+    assert num_digits > 200

@@ -16,7 +16,7 @@ from arith_jax.model.forward import attention_weights, initial_state, layer_para
 from arith_jax.model.forward import forward as run_forward
 from arith_jax.model.layers import Norm, make_layer
 from arith_jax.model.transformer import Transformer, init_params, num_params
-from arith_jax.positions.schemes import Abacus
+from arith_jax.positions.schemes import Abacus, Kinds
 from arith_jax.positions.written_schemes import Lines
 from arith_jax.tasks.division import Division
 from arith_jax.tasks.multi_addition import MultiAddition
@@ -544,6 +544,47 @@ def test_key_noise_acts_in_training_only_and_by_key(tiny):
     assert relative_distance(run(Transformer(tiny, key_noise=1e-4), 1), without) < 1e-3
 
 
+def test_far_digits_count_as_copies_in_training(tiny):
+    """Attention is that of rows in which every far digit stands so many times."""
+    window, max_copies = 1, 50.0
+    layer = attention.Attention(
+        num_heads=2,
+        scheme=Kinds(),
+        window=window,
+        is_windowed=False,
+        max_far_copies=max_copies,
+    )
+    ids = jnp.tile(batch_of(["1234567+7654321="]).ids, (2, 1))
+    x = jax.random.normal(jax.random.key(0), (*ids.shape, 32))
+    context = make_context(Kinds(), Kinds().position_ids(ids))
+    params = layer.init(jax.random.key(1), x, context)["params"]
+    params["relative_kind"]["bias"] += jnp.array([[0.1, -0.1]])
+
+    @jax.jit
+    def weights(seed):
+        rngs = {} if seed is None else {"noise": jax.random.key(seed)}
+        _, sown = layer.apply(
+            {"params": params}, x, context, rngs=rngs, mutable=["intermediates"]
+        )
+        return sown["intermediates"]["weights"][0]
+
+    plain, counted = np.asarray(weights(None)), np.asarray(weights(3))
+    place, kind = (np.asarray(level[0]) for level in context.query.levels)
+    is_far = (np.abs(place[:, None] - place[None]) > window) & (kind == 0)[None]
+    own = np.arange(len(place))
+    copies = counted / np.maximum(plain, 1e-30)
+    copies /= copies[:, :, own, own][..., None]
+    is_seen = np.tri(len(place), dtype=bool)
+    np.testing.assert_allclose(copies[..., is_seen & ~is_far], 1.0, rtol=1e-3)
+    for row in copies:
+        far = row[:, is_seen & is_far]
+        np.testing.assert_allclose(far, far[0, 0], rtol=1e-3)
+        assert 1.0 < far[0, 0] < max_copies
+    far = copies[:, 0, is_seen & is_far][:, 0]
+    assert abs(far[0] - far[1]) > 0.1  # each row has its own number
+    assert not np.allclose(counted, np.asarray(weights(4)))
+
+
 def test_every_layer_of_every_recurrence_draws_noise_of_its_own(tiny, monkeypatch):
     drawn, uniform = [], jax.random.uniform
 
@@ -752,6 +793,11 @@ def test_other_impossible_values_are_refused(smoke):
         Execution(dtype="float16")
     with pytest.raises(ValueError, match=r"qkv_gain_quirk=True needs model.mcleish.de"):
         McLeishConfig(qkv_gain_quirk=True)
+    hidden = changed(smoke, train__max_far_copies=9.0)
+    with pytest.raises(
+        ValueError, match=r"max_far_copies=9.0 with model.abacus_far='m"
+    ):
+        hidden.check()
     deeper = changed(smoke, loss__max_backprop=2)
     with pytest.raises(ValueError, match=r"loss.max_backprop=2: must be between 1 and"):
         deeper.check()

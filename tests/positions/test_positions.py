@@ -16,7 +16,7 @@ from arith_jax.positions.abacus import (
     padding_segment,
     remove_offset,
 )
-from arith_jax.positions.schemes import Abacus, Coupled, out_of_window
+from arith_jax.positions.schemes import Abacus, Coupled, Kinds, out_of_window
 from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
 
 TEXTS = st.lists(st.sampled_from("0123456789+= "), min_size=24, max_size=24)
@@ -304,6 +304,21 @@ def test_the_longest_list_has_its_lines():
     low = written.FIRST
     pairs = zip((line - low).tolist(), (column - low).tolist(), strict=True)
     assert list(pairs) == expected
+
+
+def test_kinds_are_places_and_whether_a_token_is_a_digit():
+    scheme, text = Kinds(), "89+021="
+    ids = jnp.array([[*vocab.ARITHMETIC.encode(text), vocab.EOS, vocab.PAD]])
+    positions = jax.jit(scheme.position_ids)(ids)
+    place, kind = (level[0].tolist() for level in scheme.query_levels(positions))
+    assert place == [1, 2, 0, 1, 2, 3, 0, 0, 0]
+    assert kind == [0, 0, 1, 0, 0, 0, 1, 1, 1]
+    earlier = jnp.zeros((len(text) + 1, 1), jnp.int32)
+    following = scheme.next_position_id(positions[0, :-1], ids[0, 1:], earlier)
+    np.testing.assert_array_equal(following, positions[0, 1:])
+    blank = jnp.array([vocab.ARITHMETIC.encode("8 9+")])
+    (place, _) = scheme.query_levels(scheme.position_ids(blank, has_blanks=True))
+    assert place[0].tolist() == [1, 0, 2, 0]
 
 
 def term_levels(text):

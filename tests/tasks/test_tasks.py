@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from arith_jax import vocab
-from arith_jax.positions.schemes import Abacus, Coupled
+from arith_jax.positions.schemes import Abacus, Coupled, Kinds
 from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.make import TASKS, default_options, make_task
@@ -93,12 +93,17 @@ def test_cells_of_every_eval_set_hold_the_examples_asked_for_or_all(name):
 @pytest.mark.parametrize(
     ("name", "options", "schemes", "is_packable"),
     [
-        ("addition", {}, {"abacus", "coupled", "lines"}, True),
-        ("addition", {"blanks": 0.1}, {"abacus", "coupled"}, False),
-        ("addition", {"index_hints": True}, {"abacus", "coupled"}, False),
-        ("multiplication", {"scratchpad": True}, {"abacus", "coupled", "lines"}, True),
-        ("arithmetic", {}, {"abacus", "coupled", "lines"}, False),
-        ("arithmetic", {"blanks": 0.1}, {"abacus", "coupled"}, False),
+        ("addition", {}, {"abacus", "coupled", "kinds", "lines"}, True),
+        ("addition", {"blanks": 0.1}, {"abacus", "coupled", "kinds"}, False),
+        ("addition", {"index_hints": True}, {"abacus", "coupled", "kinds"}, False),
+        (
+            "multiplication",
+            {"scratchpad": True},
+            {"abacus", "coupled", "kinds", "lines"},
+            True,
+        ),
+        ("arithmetic", {}, {"abacus", "coupled", "kinds", "lines"}, False),
+        ("arithmetic", {"blanks": 0.1}, {"abacus", "coupled", "kinds"}, False),
         ("sorting", {}, {"abacus", "coupled"}, False),
         ("sorting", {"scratchpad": True}, {"abacus", "coupled", "items"}, False),
         ("bitwise_or", {}, {"abacus", "coupled"}, False),
@@ -122,6 +127,7 @@ def test_tasks_have_the_schemes_that_fit_their_rows(
         "coupled": Coupled(),
         "lines": Lines(equals_id=17, operator_id=16),
         "items": Items(equals_id=17),
+        "kinds": Kinds(),
         "terms": Terms(equals_id=17),
         "groups": Groups(equals_id=17, begins_id=14),
     }
