@@ -15,7 +15,7 @@ from tools.tables import Runs
 
 PANELS = {
     "nope_add_cpu_s0": "no positions (NoPE)",
-    "abacus_soft_add_cpu_s0": "relative Abacus bias",
+    "bias_add_cpu_s0": "relative Abacus bias",
     "abacus_add_cpu_s0": "arith_jax: Abacus window",
 }
 # Position schemes of configs/ablation_add.py with the long budget.

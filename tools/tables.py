@@ -19,6 +19,7 @@ ROWS = {
     "abacus_tiny_add_gpu": (),
     "abacus_soft_add_gpu": ("abacus_soft_add_five_gpu", "abacus_soft_add_ten_gpu"),
     "abacus_soft_add_cpu": (),
+    "bias_add_cpu": (),
     "nope_add_cpu": (),
 }
 # The README's rows of other tasks.
@@ -243,6 +244,7 @@ def sets_of(run: Run) -> Counts | None:
 def records_table(results: Runs) -> str:
     """Goals of length generalization and what was reached, median (worst) of seeds."""
     gpu, laptop = (seeds_of(results, f"abacus_add_{x}") for x in ("gpu", "cpu"))
+    soft_laptop = seeds_of(results, "abacus_soft_add_cpu")
     million, reach, far, ten, table, tiny, soft, soft_ten = (
         seeds_of(results, f"abacus_{name}_gpu")
         for name in (
@@ -334,6 +336,14 @@ def records_table(results: Runs) -> str:
             soft,
             f"1,000: {worst(soft, at(1_000))}%",
             f"10,000: {counts([diagonal(run, 10_000) for run in soft_ten])}",
+        ),
+        line(
+            "no window, 2 CPU cores, <= 8 digits, 5 min: 160 >= 99%",
+            "`abacus_soft_add.py:cpu`",
+            soft_laptop,
+            f"grid {worst(soft_laptop, grid_of)}%",
+            f"160: {worst(soft_laptop, at(160))}%",
+            f"1,000: {worst(soft_laptop, at(1_000))}%",
         ),
         line(
             "learned Abacus table, 100 digits >= 99%, <= 30 s",
