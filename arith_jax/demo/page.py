@@ -25,7 +25,7 @@ element.addEventListener('click', (event) => {
 });
 """
 NO_PAIR = (
-    "No model without a window is at hand. Train one in half a minute on a CPU: "
+    "No model without a window is at hand. Train one in four minutes on a CPU: "
     "python launch.py --config=configs/abacus_soft_add.py:cpu --workdir=runs/soft, "
     "then start this page with --compare=runs/soft."
 )
