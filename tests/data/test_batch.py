@@ -136,7 +136,7 @@ def test_targets_are_left_out_where_most_tokens_count(config):
         ({"task": Sorting()}, r"data.max_numbers=0: must be at least 1 for sorting"),
         (
             {"position_ids": "lines", "task": Addition(blanks=0.5)},
-            r"data.position_ids='lines' does not fit .*; allowed: abacus, coupled, kinds$",
+            r"data.position_ids='lines' does not fit .*: abacus, coupled, kinds$",
         ),
         (
             {"position_ids": "lines", "max_offset": 2},
