@@ -194,7 +194,7 @@ def make_layer(
         config: The model.
         execution: How the device computes it.
         key_noise: Of attention, in training.
-        max_far_copies: The same.
+        max_far_copies: Of digits beyond the window, in training.
     """
     kernel_init = matrix_init(config)
     in_attention = ("relative_abacus", "rotary_abacus", "fire", "rope")

@@ -22,8 +22,33 @@ from arith_jax.positions.schemes import (
 )
 
 
+class WrittenScheme(Scheme):
+    """Ids of several levels, without offset: the place, the line, and maybe more.
+
+    Every level hides what is beyond its window.
+    """
+
+    symbol_id: ClassVar = written.FIRST
+    has_offset: ClassVar = False
+
+    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
+        """The place, the line, and what other levels there are."""
+        return written.split_levels(ids, len(self.levels))
+
+    def visible(
+        self, query: Levels, key: KeyLevels, window: int | None
+    ) -> Bool[Array, "b t s"] | bool:
+        """What is inside the windows of all levels."""
+        seen = super().visible(query, key, window)
+        for level, of_query, of_key in zip(
+            self.levels[1:], query[1:], key[1:], strict=True
+        ):
+            seen = seen & ~out_of_window(of_query, of_key, level.window or 0)
+        return seen
+
+
 @dataclasses.dataclass(frozen=True)
-class Lines(Scheme):
+class Lines(WrittenScheme):
     """Place and line of calculations that are written out line by line.
 
     A line of the answer is made from the line before it and what stands beside it.
@@ -39,8 +64,6 @@ class Lines(Scheme):
 
     name: ClassVar = "lines"
     levels: ClassVar = (Level("abacus"), Level("line", window=1))
-    symbol_id: ClassVar = written.FIRST
-    has_offset: ClassVar = False
     max_place: ClassVar = written.PLACES[2]
 
     def position_ids(
@@ -70,20 +93,9 @@ class Lines(Scheme):
         is_token = is_symbol_or_digit(token)
         return written.next_line_position(previous, vocab.is_digit(token), is_token)
 
-    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
-        """Place and line."""
-        return written.split_levels(ids, 2)
-
-    def visible(
-        self, query: Levels, key: KeyLevels, window: int | None
-    ) -> Bool[Array, "b t s"] | bool:
-        """What is inside the windows of place and line."""
-        near_line = ~out_of_window(query[1], key[1], self.levels[1].window or 0)
-        return near_line & super().visible(query, key, window)
-
 
 @dataclasses.dataclass(frozen=True)
-class Items(Scheme):
+class Items(WrittenScheme):
     """Place, line and column of a list and its insertion sort.
 
     A key of the answer is in the column of the line above, or in the one before it.
@@ -100,8 +112,6 @@ class Items(Scheme):
         Level("line", window=1),
         Level("column", window=2),
     )
-    symbol_id: ClassVar = written.FIRST
-    has_offset: ClassVar = False
     max_place: ClassVar = written.PLACES[3]
 
     def position_ids(
@@ -124,10 +134,6 @@ class Items(Scheme):
         """See `written.next_item_position`."""
         del token
         return written.next_item_position(previous, earlier)
-
-    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
-        """Place, line and column."""
-        return written.split_levels(ids, 3)
 
     def key_levels(self, ids: Int[Array, "b t"]) -> Levels:
         """As of queries, but without a place in the answer.
@@ -152,11 +158,11 @@ class Items(Scheme):
         is_other_item = query[1][:, :, None] != key[1][:, None, :]
         is_other_item = is_other_item & (query[2] == 0)[:, :, None]
         hidden = jnp.where((key[2] > 0)[:, None, :], hidden, is_other_item)
-        return ~hidden & super().visible(query, key, window)
+        return ~hidden & Scheme.visible(self, query, key, window)
 
 
 @dataclasses.dataclass(frozen=True)
-class Terms(Scheme):
+class Terms(WrittenScheme):
     """Place and line of sums of many numbers, written as running sums.
 
     A line of the answer is made from the line above it and the number beside it.
@@ -169,8 +175,6 @@ class Terms(Scheme):
 
     name: ClassVar = "terms"
     levels: ClassVar = (Level("abacus"), Level("line", window=2))
-    symbol_id: ClassVar = written.FIRST
-    has_offset: ClassVar = False
     max_place: ClassVar = written.PLACES[2]
 
     def position_ids(
@@ -199,20 +203,9 @@ class Terms(Scheme):
             previous, vocab.is_digit(token), is_token, step=2
         )
 
-    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
-        """Place and line."""
-        return written.split_levels(ids, 2)
-
-    def visible(
-        self, query: Levels, key: KeyLevels, window: int | None
-    ) -> Bool[Array, "b t s"] | bool:
-        """What is inside the windows of place and line."""
-        near_line = ~out_of_window(query[1], key[1], self.levels[1].window or 0)
-        return near_line & super().visible(query, key, window)
-
 
 @dataclasses.dataclass(frozen=True)
-class Groups(Scheme):
+class Groups(WrittenScheme):
     """Place, line and group of long division.
 
     A group of lines belongs to one digit of the dividend, which its first line brings
@@ -233,8 +226,6 @@ class Groups(Scheme):
         Level("line", window=1),
         Level("group", window=1),
     )
-    symbol_id: ClassVar = written.FIRST
-    has_offset: ClassVar = False
     max_place: ClassVar = written.PLACES[3]
 
     def position_ids(
@@ -268,10 +259,6 @@ class Groups(Scheme):
             token == self.begins_id,
         )
 
-    def query_levels(self, ids: Int[Array, "b t"]) -> Levels:
-        """Place, line and group."""
-        return written.split_levels(ids, 3)
-
     def key_levels(self, ids: Int[Array, "b t"]) -> Levels:
         """As of queries, but symbols have no place.
 
@@ -279,12 +266,3 @@ class Groups(Scheme):
         """
         place, line, group = written.split_levels(ids, 3)
         return jnp.where(place == self.symbol_id, 0, place), line, group
-
-    def visible(
-        self, query: Levels, key: KeyLevels, window: int | None
-    ) -> Bool[Array, "b t s"] | bool:
-        """What is inside the windows of place, line and group."""
-        _, line, group = self.levels
-        hidden = out_of_window(query[1], key[1], line.window or 0)
-        hidden = hidden | out_of_window(query[2], key[2], group.window or 0)
-        return ~hidden & super().visible(query, key, window)

@@ -140,8 +140,9 @@ class Calculation(abc.ABC):
     @property
     def schemes(self) -> dict[str, Scheme]:
         """The position schemes that rows can have; lines are for plain rows."""
-        schemes: dict[str, Scheme] = {"abacus": Abacus(), "coupled": Coupled()}
-        schemes["kinds"] = Kinds()
+        schemes: dict[str, Scheme] = {
+            scheme.name: scheme for scheme in (Abacus(), Coupled(), Kinds())
+        }
         if self.is_plain:
             equals, operator = self.vocab.encode("=" + LINE_OPERATOR)
             schemes["lines"] = Lines(equals_id=equals, operator_id=operator)
