@@ -134,8 +134,8 @@ def group_positions(
     Digits of the dividend, which is the first number, have a group each, from the most
     significant one, which is the last, and nothing else. Those of the divisor have
     places only. A line of the answer begins with a symbol, `=` the first; its symbol
-    has the place before the first digit. A new group begins at `=` and at some of the
-    others.
+    has the place before the first digit. The first group begins there, others at some
+    of the later symbols.
 
     Args:
         is_digit: True where the token is one of 0-9.
@@ -152,7 +152,7 @@ def group_positions(
     is_dividend = is_digit & (jnp.cumsum(is_symbol, axis=1) == 0)
     count = jnp.sum(is_dividend, axis=1, keepdims=True)
     line = jnp.cumsum(is_symbol & is_answer, axis=1) - 1 + FIRST
-    group = jnp.cumsum((begins_group | is_equals) & is_answer, axis=1) - 1
+    group = jnp.cumsum(begins_group & is_answer, axis=1)
     group = jnp.where(is_dividend, count - place, group) + FIRST
     has_place = (is_digit & ~is_dividend) | (is_answer & is_token)
     return join_levels(

@@ -107,7 +107,7 @@ def continuations(model, params, task, batch, num_new):
 
 @pytest.mark.parametrize(
     "name",
-    helpers.slow_but(CASES, ("hints", "coupled")),
+    helpers.slow_but(CASES, ("hints", "coupled", "division")),
 )
 def test_decoding_writes_what_whole_passes_would(smoke, name):
     """So whatever the true answer is, feeding it grades like greedy decoding."""
