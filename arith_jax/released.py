@@ -29,6 +29,8 @@ ANSWERING = (
     "abacus_add",
     "abacus_addsub",
     "abacus_arithmetic",
+    "abacus_multi_add",
+    "abacus_div",
     "abacus_sort",
     "abacus_or",
 )

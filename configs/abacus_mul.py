@@ -35,10 +35,10 @@ def written_work(argument: str, name: str, task: str) -> ConfigDict:
     c.model.num_layers = 3
     c.optim.batch_size = c.optim.micro_batch_size = 1024
     c.train.steps = 2500
-    c.eval.grid_digits, c.eval.diagonal = 25, (50,)
+    c.eval.grid_digits, c.eval.diagonal = 25, (50, 100)
     c.eval.diagonal_samples = 100
     c.eval.set_lengths = (5, 15, 25)
-    c.eval.buckets = (128, 320, 768, 2816)
+    c.eval.buckets = (128, 320, 768, 2816, 10432)
     if c.preset == "cpu":
         base.shrink_to_cpu(c)
         c.data.max_digits = 4

@@ -236,8 +236,6 @@ def apply_flagship_size(c: ConfigDict) -> None:
     c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
     c.optim.batch_size = c.optim.micro_batch_size = 512
     c.train.steps = 1200
-    # A small model: padding takes less time than a program for each width.
-    c.eval.buckets = (320, 640, 3072)
     # Half the compilation; a step takes about a tenth longer.
     c.execution.triton_gemm = False
 

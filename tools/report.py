@@ -103,6 +103,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
             "records": tables.records_table(results),
             "ablation short": tables.ablation_table(results, "short"),
             "ablation long": tables.ablation_table(results, "long"),
+            "far": tables.far_table(results),
         },
     }
 

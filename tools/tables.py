@@ -17,7 +17,7 @@ ROWS = {
     "abacus_long_add_gpu": (),
     "abacus_table_add_gpu": (),
     "abacus_tiny_add_gpu": (),
-    "abacus_soft_add_gpu": ("abacus_soft_add_five_gpu", "abacus_soft_add_ten_gpu"),
+    "abacus_soft_add_gpu": ("abacus_soft_add_ten_gpu",),
     "abacus_soft_add_cpu": (),
     "bias_add_cpu": (),
     "nope_add_cpu": (),
@@ -25,7 +25,18 @@ ROWS = {
 # The README's rows of other tasks.
 TASKS = (
     *("abacus_addsub_gpu", "abacus_mul_gpu", "abacus_arithmetic_gpu"),
-    *("abacus_sort_gpu", "abacus_or_cpu"),
+    *("abacus_multi_add_gpu", "abacus_div_gpu", "abacus_sort_gpu", "abacus_or_cpu"),
+)
+# What makes a model without a window carry: runs, what is set, steps.
+FAR = (
+    ("soft_add_kinds_gpu", "a bias for symbols", 4_000),
+    ("soft_add_copies_gpu", "far copies", 4_000),
+    ("soft_add_short_gpu", "both", 1_200),
+    ("abacus_soft_add_gpu", "both, `abacus_soft_add.py:gpu`", 4_000),
+    ("table_add_copies_gpu", "learned table, far copies", 4_000),
+    ("table_add_copies_long_gpu", "the same, longer", 12_000),
+    ("table_add_copies_scaled_gpu", "the same, scaled logits", 4_000),
+    ("table_add_copies_noise_gpu", "the same, key noise 2", 4_000),
 )
 
 
@@ -193,6 +204,27 @@ def ablation_table(results: Runs, budget: str) -> str:
         line += [
             over_seeds([fraction(diagonal(run, n)) for run in runs])
             for n in (100, 1_000)
+        ]
+        lines.append(line)
+    return markdown(header, lines)
+
+
+def far_table(results: Runs) -> str:
+    """What makes models without a window carry."""
+    header = ["what is set", "steps", "seeds", "trained lengths, %"]
+    header += ["longer, to 100, %", "100 + 100, %", "1,000 + 1,000, %"]
+    header += ["2,000 + 2,000, %"]
+    lines = []
+    for row, what, steps in FAR:
+        runs = seeds_of(results, row)
+        line = [what, f"{steps:,}", str(len(runs))]
+        line += [
+            over_seeds([fraction(run["exact_match"].get(region)) for run in runs])
+            for region in ("id", "ood")
+        ]
+        line += [
+            over_seeds([fraction(diagonal(run, n)) for run in runs])
+            for n in (100, 1_000, 2_000)
         ]
         lines.append(line)
     return markdown(header, lines)
