@@ -111,6 +111,8 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.train.key_noise = 0.0  # logit of each key + U(0, this); for abacus_far=bias
     c.train.max_far_copies = 1.0  # for abacus_far=bias: digits beyond the window count
     # as 1 to so many, log-uniform, one number a row, as in a row so much longer
+    c.train.far_problems = False  # for a table alone, abacus_far=bias and several
+    # problems a row: digits of the others are seen where they are beyond the window
     # Steps between lines of metrics.jsonl; short ones are not waited for in between.
     c.train.log_every = 10
     c.train.checkpoint_minutes = 5.0  # between checkpoints

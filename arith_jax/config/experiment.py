@@ -163,6 +163,16 @@ class Experiment:
                 "model.abacus_far='bias' or train.max_far_copies=1.0"
             )
         problems = self.data.problems_per_row
+        model = self.model
+        is_bare_table = model.positions == ("abacus",) and model.abacus_far == "bias"
+        has_far = is_bare_table and problems > 1 and self.data.max_offset > 0
+        if self.train.far_problems and not has_far:
+            raise ValueError(
+                "train.far_problems=True is for rows of several problems with a table "
+                "alone; set data.problems_per_row and data.max_offset above "
+                f"{problems} and {self.data.max_offset}, model.positions=('abacus',), "
+                "model.abacus_far='bias', or train.far_problems=False"
+            )
         if self.optim.micro_batch_size % problems:
             raise ValueError(
                 f"optim.micro_batch_size={self.optim.micro_batch_size}: must be a "

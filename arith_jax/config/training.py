@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 from arith_jax.checks import MAX_INT, check_choice, check_range, check_types
 
@@ -84,6 +85,30 @@ class OptimConfig:
         return self.batch_size // self.micro_batch_size
 
 
+class Noise(NamedTuple):
+    """What disturbs attention in training: see `model.noise`.
+
+    Attributes:
+        key_noise: Logits of each key get U(0, this).
+        max_far_copies: Each digit beyond the window counts as many times as a number
+            from 1 to this says, log-uniform, one for a row: as if there were more.
+        far_problems: Whether digits of the other problems in a row are seen where they
+            are beyond the window, as those of a longer problem would be.
+    """
+
+    key_noise: float = 0.0
+    max_far_copies: float = 1.0
+    far_problems: bool = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is disturbed."""
+        return self != NO_NOISE
+
+
+NO_NOISE = Noise()
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Budget and rhythm; `configs/base.py` describes the keys."""
@@ -92,6 +117,7 @@ class TrainConfig:
     minutes: float = 0.0
     key_noise: float = 0.0
     max_far_copies: float = 1.0
+    far_problems: bool = False
     log_every: int = 10
     checkpoint_minutes: float = 5.0
     keep_checkpoints: int = 2
@@ -113,3 +139,8 @@ class TrainConfig:
                 f"train.steps={self.steps} and train.minutes={self.minutes}: "
                 "exactly one must be above 0; set the other to 0"
             )
+
+    @property
+    def noise(self) -> Noise:
+        """What disturbs attention."""
+        return Noise(self.key_noise, self.max_far_copies, self.far_problems)

@@ -1,6 +1,7 @@
 """Attention: learned biases, windows, caches."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,13 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from arith_jax.config.model import Execution
+from arith_jax.config.training import NO_NOISE, Noise
 from arith_jax.kernels import attention as kernel
 from arith_jax.kernels import dispatch
 from arith_jax.model import banded, biases, gather
 from arith_jax.model.context import Context, block_context, visible
 from arith_jax.model.gather import TargetIndex
 from arith_jax.model.initializers import Initializer, lecun_normal, qkv_init
-from arith_jax.positions.schemes import Abacus, Scheme, out_of_window
+from arith_jax.model.noise import is_far_in_others, noise_logits
+from arith_jax.positions.schemes import Abacus, Scheme
 
 MASKED = -1e9
 QK_GAIN = 2.0  # Of normalised queries and keys at the start.
@@ -58,10 +61,7 @@ class Attention(nn.Module):
         is_windowed: Whether digits beyond the window are hidden.
         qk_norm: Whether queries and keys are normalised, with a learned scale.
         length_scale: Whether logits grow with the logarithm of the visible keys.
-        key_noise: Logits of each key get U(0, this) where there is a `noise` generator.
-        max_far_copies: Where there is one, each digit beyond the window counts as many
-            times as a number from 1 to this says, log-uniform, one for a row: as if
-            there were more of them.
+        noise: What disturbs attention where there is a `noise` generator.
         kernel_init: Initializer of the output matrix and of FIRE's.
         qkv_init: Initializer of queries, keys and values, [d, 3, d].
         execution: How the device computes it.
@@ -75,8 +75,7 @@ class Attention(nn.Module):
     is_windowed: bool = True
     qk_norm: bool = True
     length_scale: bool = False
-    key_noise: float = 0.0
-    max_far_copies: float = 1.0
+    noise: Noise = NO_NOISE
     kernel_init: Initializer = lecun_normal
     qkv_init: Initializer = qkv_init()
     execution: Execution = Execution()
@@ -124,9 +123,8 @@ class Attention(nn.Module):
 
     @property
     def is_noisy(self) -> bool:
-        """Whether noise is added to the logits."""
-        is_on = self.key_noise > 0 or self.max_far_copies > 1
-        return is_on and self.has_rng("noise")
+        """Whether attention is disturbed."""
+        return self.noise.is_on and self.has_rng("noise")
 
     def uses_kernel(self, context: Context, head_width: int) -> bool:
         """Whether the kernel computes this attention."""
@@ -138,7 +136,7 @@ class Attention(nn.Module):
             "model.length_scale": self.length_scale,
             f"data.position_ids={self.scheme.name!r}": len(self.scheme.levels) > 1,
             "blocks": context.band is not None,
-            "train.key_noise or train.max_far_copies": self.is_noisy,
+            "what train.* disturbs attention by": self.is_noisy,
         }
         for name, applies in unsupported.items():
             if applies:
@@ -218,8 +216,8 @@ class Attention(nn.Module):
         if band is not None:
             if self.is_noisy:
                 raise ValueError(
-                    "train.key_noise and train.max_far_copies need whole rows, not "
-                    "blocks"
+                    f"what disturbs attention in training, {self.noise}, needs whole "
+                    "rows, not blocks"
                 )
             context = block_context(context, band)
             q = banded.in_blocks(q, band.queries)
@@ -275,25 +273,18 @@ class Attention(nn.Module):
         if self.length_scale:
             factor = biases.log_length_factor(context.query.index + 1)
             bias = bias * factor[:, None, :, None]
-        if self.is_noisy and self.key_noise > 0:
-            noise = jax.random.uniform(self.make_rng("noise"), k.shape[:2])
-            bias = bias + self.key_noise * noise[:, None, None, :]
-        if self.is_noisy and self.max_far_copies > 1:
-            bias = bias + self.far_weights(context)[:, None]
         window = self.window if self.is_windowed else None
         mask = visible(self.scheme, context, window)
+        if self.is_noisy:
+            draw = partial(self.make_rng, "noise")
+            logits = noise_logits(self.noise, draw, context, self.window)
+            bias = bias + logits[:, None]
+            if self.noise.far_problems:
+                mask = mask | is_far_in_others(context, self.window)
         bias = jnp.where(mask[:, None], bias, MASKED)
         out, weights = attend(q, k, v, bias)
         self.sow("intermediates", "weights", weights)
         return out
-
-    def far_weights(self, context: Context) -> Float[Array, "b t s"]:
-        """Logarithm of the copies that each key counts as."""
-        query, key = context.query.levels[0], context.key.levels[0]
-        shape = (key.shape[0], 1, 1)
-        drawn = jax.random.uniform(self.make_rng("noise"), shape)
-        is_far = out_of_window(query, key, self.window)
-        return jnp.where(is_far, math.log(self.max_far_copies) * drawn, 0.0)
 
     def relative_bias(self, level: str, window: int) -> biases.RelativeBias:
         """The bias on differences of one level of the ids."""

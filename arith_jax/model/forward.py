@@ -102,12 +102,7 @@ def recur_in_turn(
         The new state, and the caches with this state's keys and values.
     """
     config, new_caches = model.config, []
-    layer = make_layer(
-        config,
-        model.execution,
-        key_noise=model.key_noise,
-        max_far_copies=model.max_far_copies,
-    )
+    layer = make_layer(config, model.execution, model.noise)
     if config.injection == "recurrence":
         state = state + emb
     for index, weights in enumerate(layer_params(params, config.num_layers)):

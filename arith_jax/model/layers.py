@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from arith_jax.config.model import Execution, ModelConfig
+from arith_jax.config.training import NO_NOISE, Noise
 from arith_jax.kernels.geglu import geglu
 from arith_jax.kernels.layer_norm import layer_norm
 from arith_jax.model import gather
@@ -184,17 +185,14 @@ class RecurrentBlock(nn.Module):
 def make_layer(
     config: ModelConfig,
     execution: Execution,
-    *,
-    key_noise: float = 0.0,
-    max_far_copies: float = 1.0,
+    noise: Noise = NO_NOISE,
 ) -> Layer:
     """A layer of a model, not yet part of any module.
 
     Args:
         config: The model.
         execution: How the device computes it.
-        key_noise: Of attention, in training.
-        max_far_copies: Of digits beyond the window, in training.
+        noise: Of attention, in training.
     """
     kernel_init = matrix_init(config)
     in_attention = ("relative_abacus", "rotary_abacus", "fire", "rope")
@@ -207,8 +205,7 @@ def make_layer(
         is_windowed=config.abacus_far == "mask",
         qk_norm=config.qk_norm,
         length_scale=config.length_scale,
-        key_noise=key_noise,
-        max_far_copies=max_far_copies,
+        noise=noise,
         kernel_init=kernel_init,
         qkv_init=qkv_init_of(config),
         execution=execution,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from arith_jax.config.model import Execution, ModelConfig
+from arith_jax.config.training import NO_NOISE, Noise
 from arith_jax.model.context import Context, make_context
 from arith_jax.model.embedding import AbacusEmbedding, Embed
 from arith_jax.model.initializers import matrix_init
@@ -32,14 +33,12 @@ class Transformer(nn.Module):
     Attributes:
         config: Shape and rules.
         execution: How the device computes it.
-        key_noise: Logits of each key get U(0, this) in training.
-        max_far_copies: Digits beyond the window count as up to so many in training.
+        noise: What disturbs attention in training.
     """
 
     config: ModelConfig
     execution: Execution = Execution()
-    key_noise: float = 0.0
-    max_far_copies: float = 1.0
+    noise: Noise = NO_NOISE
 
     def setup(self):
         """Names the parts; see the parameter tree."""
@@ -52,12 +51,7 @@ class Transformer(nn.Module):
             self.learned = Embed(config.table_size, config.width, execution)
         self.embed_norm = Norm(config.norm_eps, execution)
         self.layers = RecurrentBlock(
-            make_layer(
-                config,
-                execution,
-                key_noise=self.key_noise,
-                max_far_copies=self.max_far_copies,
-            ),
+            make_layer(config, execution, self.noise),
             config.num_layers,
             injects=config.injection == "recurrence",
         )

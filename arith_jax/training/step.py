@@ -89,10 +89,7 @@ def train_step(
     data, optim = experiment.data, experiment.optim
     seed, schedule, num_frozen = inputs
     model = Transformer(
-        experiment.model,
-        experiment.execution,
-        key_noise=experiment.train.key_noise,
-        max_far_copies=experiment.train.max_far_copies,
+        experiment.model, experiment.execution, noise=experiment.train.noise
     )
     key_data, key_model = jax.random.split(jax.random.key(seed))
     # Scopes name operations for the profiler (`benchmark.profiling`).

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from arith_jax.config.model import Execution
-from arith_jax.config.training import LossConfig
+from arith_jax.config.training import LossConfig, Noise
 from arith_jax.data.batch import training_batch
 from arith_jax.kernels import attention
 from arith_jax.model.transformer import Transformer, init_params
@@ -99,7 +99,7 @@ def test_what_the_attention_kernel_cannot_do_is_done_without(
 ):
     experiment = helpers.experiment_of(*EXPERIMENTS["ours"])
     config = dataclasses.replace(experiment.model, **changes)
-    model = Transformer(config, IN_KERNELS, key_noise=key_noise)
+    model = Transformer(config, IN_KERNELS, noise=Noise(key_noise))
     batch = training_batch(experiment.data, jax.random.key(1), 0, 2)
     params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     attended.clear()

@@ -96,3 +96,8 @@ def batch_of(prompts=PROMPTS, task=TASK, scheme="abacus", width=None):
         padded[: len(row)] = row
     make = jax.jit(make_batch, static_argnums=(0, 2))
     return make(task, jnp.array(ids), task.schemes[scheme])
+
+
+def relative_distance(logits, expected):
+    """Largest difference, as a share of the largest number."""
+    return float(jnp.max(jnp.abs(logits - expected)) / jnp.max(jnp.abs(expected)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from arith_jax import vocab
+from arith_jax.config.training import Noise
 from arith_jax.model import banded
 from arith_jax.model.transformer import Transformer
 from tests.helpers import assert_trees_close
@@ -92,7 +93,7 @@ def test_blocks_change_no_logits(tiny, changes):
 
 
 def test_key_noise_is_refused_in_blocks_and_only_in_training(tiny):
-    model = Transformer(tiny, key_noise=1.0)
+    model = Transformer(tiny, noise=Noise(key_noise=1.0))
     params = jax.eval_shape(lambda: random_params(model))
     batch, blocks = sums([(5, 5)], 64), banded.Blocks(32, 3)
 
@@ -102,5 +103,5 @@ def test_key_noise_is_refused_in_blocks_and_only_in_training(tiny):
         return jax.eval_shape(logits, params, batch.ids)
 
     assert trace(None).shape == (1, 64, tiny.vocab_size)
-    with pytest.raises(ValueError, match=r"train\.key_noise and .* need whole rows"):
+    with pytest.raises(ValueError, match=r"what disturbs .*, needs whole rows"):
         trace(jax.random.key(0))

@@ -16,7 +16,7 @@ from arith_jax.model.forward import attention_weights, initial_state, layer_para
 from arith_jax.model.forward import forward as run_forward
 from arith_jax.model.layers import Norm, make_layer
 from arith_jax.model.transformer import Transformer, init_params, num_params
-from arith_jax.positions.schemes import Abacus, Kinds
+from arith_jax.positions.schemes import Abacus
 from arith_jax.positions.written_schemes import Lines
 from arith_jax.tasks.division import Division
 from arith_jax.tasks.multi_addition import MultiAddition
@@ -32,6 +32,7 @@ from tests.model.examples import (
     changed_model,
     forward,
     random_params,
+    relative_distance,
 )
 
 jitted_init = jax.jit(init_params, static_argnums=0)
@@ -43,11 +44,6 @@ WRITTEN = {
     "terms": MultiAddition(scratchpad=True),
     "groups": Division(),
 }
-
-
-def relative_distance(logits, expected):
-    """Largest difference, as a share of the largest number."""
-    return float(jnp.max(jnp.abs(logits - expected)) / jnp.max(jnp.abs(expected)))
 
 
 def influence(model, params, batch):
@@ -526,84 +522,6 @@ def test_long_rows_are_attended_to_in_pieces_with_the_same_result(
     assert set(sizes) == {width}
 
 
-def test_key_noise_acts_in_training_only_and_by_key(tiny):
-    model = Transformer(tiny, key_noise=3.0)
-    params, batch = random_params(model), batch_of()
-
-    def run(model, seed=None):
-        key = None if seed is None else jax.random.key(seed)
-        return forward(
-            model, params, batch.ids, batch.positions, key=key, num_segments=1
-        )
-
-    without = run(Transformer(tiny))
-    np.testing.assert_array_equal(run(model), without)
-    np.testing.assert_array_equal(run(model, 1), run(model, 1))
-    assert relative_distance(run(model, 1), run(model, 2)) > 1e-2
-    assert relative_distance(run(model, 1), without) > 1e-2
-    assert relative_distance(run(Transformer(tiny, key_noise=1e-4), 1), without) < 1e-3
-
-
-def test_far_digits_count_as_copies_in_training(tiny):
-    """Attention is that of rows in which every far digit stands so many times."""
-    window, max_copies = 1, 50.0
-    layer = attention.Attention(
-        num_heads=2,
-        scheme=Kinds(),
-        window=window,
-        is_windowed=False,
-        max_far_copies=max_copies,
-    )
-    ids = jnp.tile(batch_of(["1234567+7654321="]).ids, (2, 1))
-    x = jax.random.normal(jax.random.key(0), (*ids.shape, 32))
-    context = make_context(Kinds(), Kinds().position_ids(ids))
-    params = layer.init(jax.random.key(1), x, context)["params"]
-    params["relative_kind"]["bias"] += jnp.array([[0.1, -0.1]])
-
-    @jax.jit
-    def weights(seed):
-        rngs = {} if seed is None else {"noise": jax.random.key(seed)}
-        _, sown = layer.apply(
-            {"params": params}, x, context, rngs=rngs, mutable=["intermediates"]
-        )
-        return sown["intermediates"]["weights"][0]
-
-    plain, counted = np.asarray(weights(None)), np.asarray(weights(3))
-    place, kind = (np.asarray(level[0]) for level in context.query.levels)
-    is_far = (np.abs(place[:, None] - place[None]) > window) & (kind == 0)[None]
-    own = np.arange(len(place))
-    copies = counted / np.maximum(plain, 1e-30)
-    copies /= copies[:, :, own, own][..., None]
-    is_seen = np.tri(len(place), dtype=bool)
-    np.testing.assert_allclose(copies[..., is_seen & ~is_far], 1.0, rtol=1e-3)
-    for row in copies:
-        far = row[:, is_seen & is_far]
-        np.testing.assert_allclose(far, far[0, 0], rtol=1e-3)
-        assert 1.0 < far[0, 0] < max_copies
-    far = copies[:, 0, is_seen & is_far][:, 0]
-    assert abs(far[0] - far[1]) > 0.1  # each row has its own number
-    assert not np.allclose(counted, np.asarray(weights(4)))
-
-
-def test_every_layer_of_every_recurrence_draws_noise_of_its_own(tiny, monkeypatch):
-    drawn, uniform = [], jax.random.uniform
-
-    def recorded(key, shape):
-        drawn.append(np.asarray(uniform(key, shape)))
-        return uniform(key, shape)
-
-    # The initial state has no noise of its own.
-    changes = {"num_layers": 2, "num_recurrences": 2, "initial_state": "embedding"}
-    execution = Execution(unroll=True)
-    model = changed_model(tiny, LOOPED | changes, execution=execution, key_noise=3.0)
-    params, batch = random_params(model), batch_of(["12+34="])
-    monkeypatch.setattr(jax.random, "uniform", recorded)
-    key = jax.random.key(1)
-    run_forward(model, params, batch.ids, batch.positions, key=key, num_segments=1)
-    assert len(drawn) == 4
-    assert len(np.unique(drawn)) == 4 * batch.ids.size
-
-
 @pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_random_places_of_fire_act_in_training_only_and_by_key(tiny, unroll):
     changes = POSITIONS["fire"] | {"num_layers": 1, "fire_max_length": 4096}
@@ -640,31 +558,6 @@ def test_the_random_initial_state_depends_on_the_key_in_training_only(tiny):
     assert len(np.unique(jnp.concatenate([one, other]))) == 2 * one.size
     for state in (first, one):
         assert jnp.std(state) == pytest.approx(0.02, rel=0.2)
-
-
-@pytest.mark.parametrize("unroll", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_noise_of_a_recurrence_is_the_same_with_and_without_gradient(tiny, unroll):
-    execution = Execution(unroll=unroll)
-    # The initial state has no noise of its own.
-    changes = LOOPED | {"num_layers": 1, "initial_state": "embedding"}
-    model = changed_model(tiny, changes, execution=execution, key_noise=3.0)
-    params, batch = random_params(model), batch_of(["12+34="])
-
-    def run(num_frozen, num_trained, seed=1):
-        return forward(
-            model,
-            params,
-            batch.ids,
-            batch.positions,
-            num_frozen=num_frozen,
-            num_trained=num_trained,
-            key=jax.random.key(seed),
-            num_segments=1,
-        )
-
-    trained = run(0, 2)
-    assert_trees_close(run(1, 1), trained, 1e-5)
-    assert relative_distance(run(0, 2, seed=2), trained) > 1e-2
 
 
 def test_bfloat16_is_near_float32_and_keeps_parameters_in_float32(tiny):
@@ -798,6 +691,9 @@ def test_other_impossible_values_are_refused(smoke):
         ValueError, match=r"max_far_copies=9.0 with model.abacus_far='m"
     ):
         hidden.check()
+    far_problems = changed(smoke, train__far_problems=True)
+    with pytest.raises(ValueError, match=r"far_problems=True is for rows of several"):
+        far_problems.check()
     deeper = changed(smoke, loss__max_backprop=2)
     with pytest.raises(ValueError, match=r"loss.max_backprop=2: must be between 1 and"):
         deeper.check()
