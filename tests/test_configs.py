@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import pytest
 
 from arith_jax.config.experiment import Experiment
+from arith_jax.config.training import Noise
 from arith_jax.training.loop import train
 from arith_jax.training.state import make_state
-from configs import abacus_add, ablation_add, base
+from configs import abacus_add, abacus_table_add, ablation_add, base
 from configs.paper import addition, sorting
 
 ROOT = pathlib.Path(base.__file__).parent
@@ -47,6 +48,14 @@ def test_every_preset_of_ours_builds(name, argument):
     assert experiment.preset == (argument or "cpu")
     # What a run writes down makes the same experiment again.
     assert Experiment.from_dict(experiment.to_dict()) == experiment
+
+
+@pytest.mark.parametrize("preset", base.PRESETS)
+def test_a_table_without_a_window_sees_other_problems(preset):
+    experiment = load("abacus_table_add", f"far=bias,{preset}")
+    experiment.check()
+    assert experiment.train.noise == Noise(max_far_copies=1000.0, far_problems=True)
+    assert experiment.model.abacus_far == "bias"
 
 
 @pytest.mark.parametrize("change", ablation_add.CHANGES)
@@ -110,6 +119,7 @@ def test_options_of_the_paper_reach_the_config():
     [
         # The flagship's steps are in test_launch.py.
         *((name, "smoke") for name in OURS if name != "abacus_add"),
+        ("abacus_table_add", "far=bias,smoke"),
         ("paper.addition", "arch=8x2,pos=abacus+fire,smoke"),
         ("paper.addition", "arch=16x1,pos=learned,inject=layer,smoke"),
         ("paper.addition", "arch=8x1,pos=fire,hints=on,smoke"),
@@ -141,6 +151,7 @@ def test_every_experiment_takes_steps(name, argument):
         (abacus_add, "large", r"config argument 'large' is unknown; allowed: smoke"),
         (abacus_add, "arch=8x2", r"config argument 'arch' is unknown; allowed keys"),
         (abacus_add, "cpu,smoke", r"config argument 'cpu,smoke' gives 'smoke' twice"),
+        (abacus_table_add, "far=off", r"config argument far='off' is unknown; allowed"),
         (addition, "arch=3y5", r"config argument arch='3y5' is unknown; allowed: 8x2"),
         (addition, "arch=8x2,arch=8x2", r"gives 'arch' twice"),
         (addition, "pos=alibi", r"config argument pos='alibi' is unknown"),
