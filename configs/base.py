@@ -16,7 +16,8 @@ def get_config(task: str = "addition") -> ConfigDict:
 
     Args:
         task: addition, subtraction, multiplication, division, multi_addition, sorting,
-            bitwise_or; addsub is the first two mixed, arithmetic the first three.
+            copying, bitwise_or; addsub is the first two mixed, arithmetic the first
+            three.
     """
     c = ConfigDict()
     c.name = "base"  # of the experiment; default folder under runs/
@@ -36,6 +37,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     # hard_lists: share of lists whose numbers have one length, or (sorting) are two
     #     numbers repeated, or (multi_addition) give long carries
     # edges: division; share without a remainder, with the largest, or of quotient 0
+    # reverse: copying; write strings from their end
     # mixed_keys: sorting; keys are any symbols, not consecutive ones, of which no two
     #     are further apart than the longest list
     # blanks: chance of a PAD before each prompt token (paper, figure 20)
@@ -47,6 +49,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     c.data.max_digits = 20  # longest operand trained on; lengths uniform on 1..this
     c.data.max_numbers = 0  # of lists: the longest trained on, uniform on 1..this
     c.data.position_ids = "abacus"  # or coupled, where operators count too (Cho et al.)
+    # or mirrored, from the end of the prompt, for reversed copies
     # or kinds, where a symbol has a bias of its own, for abacus_far=bias
     # or, for written work: lines (place and line) of products, terms of running sums,
     # items (column, too) of sorted lists, groups (of lines, too) of divisions

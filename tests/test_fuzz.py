@@ -271,6 +271,7 @@ TASK_OPTIONS = [(name, {}) for name in TASKS] + [
     ("multiplication", {"scratchpad": True}),
     ("sorting", {"scratchpad": True}),
     ("multi_addition", {"scratchpad": True}),
+    ("copying", {"reverse": True}),
     ("addsub", {"index_hints": True}),
     ("addition", {"zero_pad": True}),
 ]

@@ -26,6 +26,7 @@ ROWS = {
 TASKS = (
     *("abacus_addsub_gpu", "abacus_mul_gpu", "abacus_arithmetic_gpu"),
     *("abacus_multi_add_gpu", "abacus_div_gpu", "abacus_sort_gpu", "abacus_or_cpu"),
+    *("abacus_copy_cpu", "abacus_copy_reverse_cpu"),
 )
 # What makes a model without a window carry: runs, what is set, steps.
 FAR = (

@@ -175,6 +175,43 @@ class Abacus(Scheme):
 
 
 @dataclasses.dataclass(frozen=True)
+class Mirrored(Abacus):
+    """The place of a digit, in the prompt counted from its end.
+
+    So digit p of an answer that is the prompt reversed stands beside its source.
+
+    >>> scheme = Mirrored(equals_id=17)
+    >>> ids = jnp.array([vocab.ARITHMETIC.encode("312=213")])
+    >>> scheme.position_ids(ids).tolist()
+    [[3, 2, 1, 0, 1, 2, 3]]
+
+    Attributes:
+        equals_id: Token of `=`.
+    """
+
+    equals_id: int
+
+    name: ClassVar = "mirrored"
+    has_offset: ClassVar = False
+    is_packable: ClassVar = False
+
+    def position_ids(
+        self,
+        ids: Int[Array, "b t"],
+        offset: Int[Array, " #b"] | int = 0,
+        *,
+        has_blanks: bool = False,
+    ) -> Int[Array, "b t"]:
+        """Places from `=` in both directions; no offset, and no blanks."""
+        del offset, has_blanks
+        is_digit = vocab.is_digit(ids)
+        place = abacus_positions(is_digit)
+        in_prompt = is_digit & (jnp.cumsum(ids == self.equals_id, axis=1) == 0)
+        count = jnp.sum(in_prompt, axis=1, keepdims=True)
+        return jnp.where(in_prompt, count + 1 - place, place)
+
+
+@dataclasses.dataclass(frozen=True)
 class Coupled(Scheme):
     """As Abacus, but a symbol has the place before the first digit.
 

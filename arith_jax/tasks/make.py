@@ -7,6 +7,7 @@ from typing import Any
 from arith_jax.checks import as_float, check_types, close_first, shown, shown_key
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.bitwise_or import BitwiseOr
+from arith_jax.tasks.copying import Copying
 from arith_jax.tasks.division import Division
 from arith_jax.tasks.mixture import Mixture
 from arith_jax.tasks.multi_addition import MultiAddition
@@ -24,6 +25,7 @@ TASKS: Mapping[str, tuple[type[Any], ...]] = {
     "arithmetic": (Addition, Subtraction, Multiplication),
     "multi_addition": (MultiAddition,),
     "division": (Division,),
+    "copying": (Copying,),
     "sorting": (Sorting,),
     "bitwise_or": (BitwiseOr,),
 }

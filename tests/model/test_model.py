@@ -18,6 +18,7 @@ from arith_jax.model.layers import Norm, make_layer
 from arith_jax.model.transformer import Transformer, init_params, num_params
 from arith_jax.positions.schemes import Abacus
 from arith_jax.positions.written_schemes import Lines
+from arith_jax.tasks.copying import Copying
 from arith_jax.tasks.division import Division
 from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
@@ -211,6 +212,22 @@ def test_running_sums_see_as_many_tokens_at_any_length(length):
     assert shown(query) == sees + up + text[query - 2 : query + 1]
     # The last line has no number after it.
     assert shown(len(text) - 1).count("+") == 1
+
+
+@pytest.mark.parametrize(("reverse", "name"), [(False, "abacus"), (True, "mirrored")])
+def test_copies_see_their_source_and_whether_there_is_more(reverse, name):
+    task, string = Copying(reverse=reverse), "9876543210"
+    batch = batch_of([string + "="], task, name)
+    text = string + "=" + task.true_answer(string + "=")
+    seen = np.asarray(visible_keys(task.schemes[name], batch.positions, 2))
+    source = string[::-1] if reverse else string
+    for place in range(len(string) + 1):
+        shown = [s for s, v in zip(text, seen[10 + place], strict=False) if v]
+        around = range(max(place - 3, 0), min(place + 2, 10))
+        # The next one, those beside it, and what is written; no next one at the end.
+        expected = [source[i] for i in around]
+        expected += [source[i] for i in range(max(place - 3, 0), place)] + ["="]
+        assert sorted(shown) == sorted(expected)
 
 
 def test_lines_of_a_division_see_what_they_need():

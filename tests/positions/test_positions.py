@@ -16,7 +16,7 @@ from arith_jax.positions.abacus import (
     padding_segment,
     remove_offset,
 )
-from arith_jax.positions.schemes import Abacus, Coupled, Kinds, out_of_window
+from arith_jax.positions.schemes import Abacus, Coupled, Kinds, Mirrored, out_of_window
 from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
 
 TEXTS = st.lists(st.sampled_from("0123456789+= "), min_size=24, max_size=24)
@@ -319,6 +319,15 @@ def test_kinds_are_places_and_whether_a_token_is_a_digit():
     blank = jnp.array([vocab.ARITHMETIC.encode("8 9+")])
     (place, _) = scheme.query_levels(scheme.position_ids(blank, has_blanks=True))
     assert place[0].tolist() == [1, 0, 2, 0]
+
+
+def test_mirrored_places_count_from_the_end_of_the_prompt():
+    scheme, text = Mirrored(vocab.ARITHMETIC.id("=")), "0312=2130"
+    # Padding on the left changes nothing.
+    padded = [vocab.PAD, *vocab.ARITHMETIC.encode(text), vocab.EOS, vocab.PAD]
+    positions = jax.jit(scheme.position_ids)(jnp.array([padded]))
+    assert positions[0].tolist() == [0, 4, 3, 2, 1, 0, 1, 2, 3, 4, 0, 0]
+    check_next_ids(scheme, positions[:, 1:], jnp.array([padded[1:]]), text)
 
 
 def term_levels(text):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from arith_jax.tasks.one_size import OneSizeTask
 from arith_jax.tasks.task import Layout
 
 
@@ -21,6 +22,11 @@ def texts_of(task, ids):
     return [task.vocab.decode(row) for row in np.asarray(ids).tolist()]
 
 
+def has_one_size(task):
+    """Whether both sizes of every cell are the same."""
+    return isinstance(task, OneSizeTask)
+
+
 def draw(task, count, max_cell, kind=None, *, seed=0, low=1):
     """Texts and cells of `count` rows; sizes are uniform on `low` to `max_cell`.
 
@@ -32,7 +38,7 @@ def draw(task, count, max_cell, kind=None, *, seed=0, low=1):
         jax.random.randint(k, (count,), min(low, size), size + 1)
         for k, size in zip((key_a, key_b), max_cell, strict=True)
     ]
-    cells = jnp.stack(sizes, axis=1)
+    cells = jnp.stack(sizes[:1] * 2 if has_one_size(task) else sizes, axis=1)
     if kind is not None:
         kind = list(task.eval_sets).index(kind)
     layout = Layout(max_cell, task.row_width(*max_cell))
