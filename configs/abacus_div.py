@@ -17,26 +17,14 @@ def get_config(argument: str = "") -> ConfigDict:
     c = base.start(argument, "abacus_div", "division")
     c.data.position_ids = "groups"
     c.task.edges = 0.2
-    c.data.max_digits, c.data.width_multiple = 4, 16
-    c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
-    c.model.num_layers = 3
+    base.apply_written_size(c)
     # Enough for a carry; and divisors of three digits show all that there is to see.
     c.model.abacus_window = 1
-    c.optim.batch_size = c.optim.micro_batch_size = 256
-    c.train.steps = 2000
-    c.eval.grid_digits, c.eval.diagonal = 12, (25, 50)
-    c.eval.diagonal_samples = 100
-    c.eval.set_lengths = (4, 12, 25)
+    c.eval.diagonal, c.eval.set_lengths = (25, 50), (4, 12, 25)
     c.eval.buckets = (336, 1024, 2304, 8960, 34304)
     if c.preset == "cpu":
-        base.shrink_to_cpu(c)
-        c.data.max_digits = 3
-        c.model.width, c.model.num_heads, c.model.mlp_width = 64, 2, 256
-        c.optim.batch_size = c.optim.micro_batch_size = 16
-        c.train.steps = 1200
-        c.eval.grid_digits, c.eval.grid_stride = 9, 3
-        c.eval.diagonal, c.eval.diagonal_samples = (15,), 10
-        c.eval.set_lengths = (3, 9)
+        base.shrink_written_to_cpu(c)
+        c.eval.diagonal = (15,)
         c.eval.buckets = (224, 448, 1344, 3424)
     elif c.preset == "smoke":
         base.shrink_to_smoke(c)

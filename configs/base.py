@@ -15,9 +15,9 @@ def get_config(task: str = "addition") -> ConfigDict:
     """All keys, with those of a task's options in the section `task`.
 
     Args:
-        task: addition, subtraction, multiplication, division, multi_addition, sorting,
-            copying, bitwise_or; addsub is the first two mixed, arithmetic the first
-            three.
+        task: addition, subtraction, multiplication, division, square_root,
+            multi_addition, sorting, copying, bitwise_or; addsub is the first two mixed,
+            arithmetic the first three.
     """
     c = ConfigDict()
     c.name = "base"  # of the experiment; default folder under runs/
@@ -36,7 +36,8 @@ def get_config(task: str = "addition") -> ConfigDict:
     #     numbers, multi_addition, are written as running sums
     # hard_lists: share of lists whose numbers have one length, or (sorting) are two
     #     numbers repeated, or (multi_addition) give long carries
-    # edges: division; share without a remainder, with the largest, or of quotient 0
+    # edges: division, square_root; share without a remainder, with the largest, or of
+    #     quotient 0 or a root of nines and zeros
     # reverse: copying; write strings from their end
     # mixed_keys: sorting; keys are any symbols, not consecutive ones, of which no two
     #     are further apart than the longest list
@@ -52,7 +53,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     # or mirrored, from the end of the prompt, for reversed copies
     # or kinds, where a symbol has a bias of its own, for abacus_far=bias
     # or, for written work: lines (place and line) of products, terms of running sums,
-    # items (column, too) of sorted lists, groups (of lines, too) of divisions
+    # items (column, too) of sorted lists, groups (of lines, too) of divisions, roots
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, figure 16)
@@ -271,6 +272,27 @@ def shrink_addition_to_cpu(c: ConfigDict) -> None:
     c.data.problems_per_row = 2  # less padding, shorter steps
     c.task.carry_chains = c.task.repeats = 0.1
     c.eval.diagonal = (160, 1000, 10000)
+
+
+def apply_written_size(c: ConfigDict) -> None:
+    """The size of division and square roots, whose rows are long."""
+    c.data.max_digits, c.data.width_multiple = 4, 16
+    c.model.width, c.model.num_heads, c.model.mlp_width = 128, 4, 512
+    c.model.num_layers = 3
+    c.optim.batch_size = c.optim.micro_batch_size = 256
+    c.train.steps = 2000
+    c.eval.grid_digits, c.eval.diagonal_samples = 12, 100
+
+
+def shrink_written_to_cpu(c: ConfigDict) -> None:
+    """The same on two CPU cores."""
+    shrink_to_cpu(c)
+    c.data.max_digits = 3
+    c.model.width, c.model.num_heads, c.model.mlp_width = 64, 2, 256
+    c.optim.batch_size = c.optim.micro_batch_size = 16
+    c.train.steps = 1200
+    c.eval.grid_digits, c.eval.grid_stride, c.eval.diagonal_samples = 9, 3, 10
+    c.eval.set_lengths = (3, 9)
 
 
 def shrink_to_smoke(c: ConfigDict) -> None:

@@ -128,20 +128,22 @@ def group_positions(
     is_token: Bool[Array, "b t"],
     is_equals: Bool[Array, "b t"],
     begins_group: Bool[Array, "b t"],
+    step: int = 1,
 ) -> Int[Array, "b t"]:
-    """Ids of a long division: place, line and group.
+    """Ids of a long division or a square root: place, line and group.
 
-    Digits of the dividend, which is the first number, have a group each, from the most
-    significant one, which is the last, and nothing else. Those of the divisor have
-    places only. A line of the answer begins with a symbol, `=` the first; its symbol
-    has the place before the first digit. The first group begins there, others at some
-    of the later symbols.
+    Digits of the first number, which is a dividend, have a group each, from the most
+    significant one, which is the last, and nothing else. Those of a divisor have places
+    only. A line of the answer begins with a symbol, `=` the first; its symbol has the
+    place before the first digit. The first group begins there, others at some of the
+    later symbols.
 
     Args:
         is_digit: True where the token is one of 0-9.
         is_token: True where the token is a digit, an operator or another symbol.
         is_equals: True at `=`.
         begins_group: True at the symbols of the answer that begin a group.
+        step: From a group of the answer to the next: digits that it brings down.
 
     Returns:
         Ids of three levels; `split_levels` takes them apart.
@@ -152,7 +154,7 @@ def group_positions(
     is_dividend = is_digit & (jnp.cumsum(is_symbol, axis=1) == 0)
     count = jnp.sum(is_dividend, axis=1, keepdims=True)
     line = jnp.cumsum(is_symbol & is_answer, axis=1) - 1 + FIRST
-    group = jnp.cumsum(begins_group & is_answer, axis=1)
+    group = step * jnp.cumsum(begins_group & is_answer, axis=1)
     group = jnp.where(is_dividend, count - place, group) + FIRST
     has_place = (is_digit & ~is_dividend) | (is_answer & is_token)
     return join_levels(
@@ -222,6 +224,7 @@ def next_group_position(
     is_digit: Bool[Array, " b"],
     is_token: Bool[Array, " b"],
     begins_group: Bool[Array, " b"],
+    step: int = 1,
 ) -> Int[Array, " b"]:
     """Id of a generated token of a division from that of the token before it.
 
@@ -230,10 +233,12 @@ def next_group_position(
         is_digit: Whether it is one of 0-9.
         is_token: Whether it is a digit, an operator or another symbol.
         begins_group: Whether it is the symbol that begins a group.
+        step: From a group to the next.
     """
     place, line, group = split_levels(previous, 3)
     place = next_place(place, is_digit, is_token)
-    return join_levels(place, line + (is_token & ~is_digit), group + begins_group)
+    line, group = line + (is_token & ~is_digit), group + step * begins_group
+    return join_levels(place, line, group)
 
 
 def next_item_position(

@@ -220,6 +220,9 @@ class Groups(WrittenScheme):
     equals_id: int
     begins_id: int
 
+    # From a group of the answer to the next.
+    step: ClassVar[int] = 1
+
     name: ClassVar = "groups"
     levels: ClassVar = (
         Level("abacus"),
@@ -242,6 +245,7 @@ class Groups(WrittenScheme):
             is_symbol_or_digit(ids),
             ids == self.equals_id,
             ids == self.begins_id,
+            self.step,
         )
 
     def next_position_id(
@@ -257,6 +261,7 @@ class Groups(WrittenScheme):
             vocab.is_digit(token),
             is_symbol_or_digit(token),
             token == self.begins_id,
+            self.step,
         )
 
     def key_levels(self, ids: Int[Array, "b t"]) -> Levels:
@@ -266,3 +271,22 @@ class Groups(WrittenScheme):
         """
         place, line, group = written.split_levels(ids, 3)
         return jnp.where(place == self.symbol_id, 0, place), line, group
+
+
+@dataclasses.dataclass(frozen=True)
+class Roots(Groups):
+    """Place, line and group of square roots, whose groups bring down two digits.
+
+    A group of lines has the number of the first of them; the second is one further, and
+    the first of the next group two. A line is made from up to three lines above it, of
+    which every other one is an odd number.
+    """
+
+    step: ClassVar = 2
+
+    name: ClassVar = "roots"
+    levels: ClassVar = (
+        Level("abacus"),
+        Level("line", window=3),
+        Level("group", window=2),
+    )

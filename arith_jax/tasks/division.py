@@ -7,28 +7,37 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt
+from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
-from arith_jax.checks import check_types, shown
-from arith_jax.positions.schemes import Abacus, Coupled, Scheme
+from arith_jax.checks import shown
 from arith_jax.positions.written_schemes import Groups
 from arith_jax.tasks import digits
 from arith_jax.tasks.calculation import length_regions
 from arith_jax.tasks.digits import word_below
-from arith_jax.tasks.operands import mixed_kind
+from arith_jax.tasks.subtractions import (
+    BRING_DOWN,
+    FIRST,
+    LAST,
+    MINUS,
+    NEXT,
+    NONE,
+    RESTORE,
+    SUBTRACT,
+    SubtractionTask,
+    number_below,
+    write_lines,
+)
 from arith_jax.tasks.task import Layout, PairKinds, why_not
 
-# What begins a line, after `=`: see `Division`.
-BRING_DOWN, SUBTRACT, RESTORE = "+", "-", "/"
+# What begins lines, in the order of the ways to make them.
 MARKS = "=" + BRING_DOWN + SUBTRACT + RESTORE
-FIRST, NEXT, MINUS, LAST, NONE = range(5)
 # Digits of quotient and divisor: each digit of a dividend has a group, of 8 bits.
 MAX_SIZE = 123
 
 
 @dataclasses.dataclass(frozen=True)
-class Division:
+class Division(SubtractionTask):
     """Long division by repeated subtraction: 47 / 3 is 15 remainder 2.
 
     It is `74/3=40-10-89+71-41-11-80-50-20-99/20`. Each line is a number of one digit
@@ -47,41 +56,15 @@ class Division:
     A cell (a, b) has quotients of exactly a digits and divisors of exactly b. The
     remainder is any number below the divisor, nearly uniform.
 
-    Attributes:
-        edges: Share of training examples, 0 to 1, without a remainder, with the
-            largest one, or with a dividend below the divisor, in thirds.
-
     Source:
         Ours; in ten's complements, as non-restoring division in hardware is.
     """
 
-    edges: float = 0.0
-
     vocab = vocab.DIVISION
+    line_scheme = Groups
     title = "division"
-    subtasks = ("uniform",)
     axes = ("digits of the quotient", "digits of the divisor")
-    answer_axis = "token of the answer"
-    first_answer = ""
     max_sizes = (MAX_SIZE, MAX_SIZE)
-    # Lines grow with the numbers: attention in blocks has no bound.
-    max_numbers_per_row = 0
-    max_symbols_per_row = 0
-    has_lists = False
-    has_blanks = False
-    is_packable = False
-
-    def __post_init__(self):
-        check_types("task", type(self), vars(self))
-        if not 0.0 <= self.edges <= 1.0:
-            raise ValueError(f"task.edges={self.edges}: must be between 0 and 1")
-
-    @property
-    def schemes(self) -> dict[str, Scheme]:
-        """The position schemes that rows can have; groups are those of division."""
-        equals, begins = self.vocab.encode("=" + BRING_DOWN)
-        groups = Groups(equals_id=equals, begins_id=begins)
-        return {"abacus": Abacus(), "coupled": Coupled(), "groups": groups}
 
     @property
     def eval_sets(self) -> dict[str, str]:
@@ -141,9 +124,7 @@ class Division:
         del example  # the key already differs
         keys = jax.random.split(key, 4)
         if kind is None:
-            names = list(self.eval_sets)
-            shares = dict.fromkeys(names[1:], self.edges / 3)
-            kind = mixed_kind(jax.random.bits(keys[3]), shares, names)
+            kind = self.draw_kind(jax.random.bits(keys[3]))
         max_quotient, max_divisor = layout.max_cell
         quotient = jax.random.bits(keys[0], (max_quotient,))
         divisor = jax.random.bits(keys[1], (max_divisor,))
@@ -184,11 +165,7 @@ class Division:
             kind: Index into `eval_sets`.
         """
         names, place = list(self.eval_sets), jnp.arange(divisor.shape[0])
-        is_lead, lead = place == cell[1] - 1, divisor[cell[1] - 1]
-        remainder = jnp.where(place < cell[1], word_below(rest, 10), 0)
-        remainder = jnp.where(is_lead, word_below(rest, lead + 1), remainder)
-        is_small = digits.is_less(remainder, divisor)
-        remainder = jnp.where(is_lead & ~is_small, lead - 1, remainder)
+        remainder = number_below(rest, divisor)
         largest, _ = digits.subtract_digits(divisor, (place == 0).astype(jnp.int32))
         remainder = jnp.where(kind == names.index("largest"), largest, remainder)
         remainder = jnp.where(kind == names.index("exact"), 0, remainder)
@@ -226,18 +203,6 @@ class Division:
         dividend, divisor = self.operands(prompt)
         return len(str(int(dividend) // int(divisor))), len(divisor)
 
-    def read_answer(self, prompt: str, answer: str) -> str:
-        """Quotient and remainder, off the counts of lines and the last line."""
-        del prompt
-        lines, is_finished, rest = answer.rpartition(RESTORE)
-        if not is_finished:
-            lines = answer
-        groups = lines.split(BRING_DOWN)
-        counts = [str(max(group.count(SUBTRACT) - 1, 0)) for group in groups]
-        quotient = "".join(counts).lstrip("0") or "0"
-        remainder = rest[::-1].lstrip("0") or "0" if is_finished and rest else "?"
-        return f"{quotient} remainder {remainder}"
-
     def true_answer(self, prompt: str) -> str:
         """The right answer to a prompt, by Python integers, as the model writes it."""
         digits_of_dividend, divisor = self.operands(prompt)
@@ -252,9 +217,6 @@ class Division:
                 answer += SUBTRACT + written(rest)
             rest += value
         return answer + RESTORE + written(rest)
-
-    def longest_carry(self, prompt: str) -> None:
-        """None: there are many subtractions, not one."""
 
     def examples(
         self, rng: random.Random, sizes: Sequence[tuple[int, int]]
@@ -298,7 +260,7 @@ def long_division(
         is_negative = (mark == MINUS) & (number[width - 1] == 9)
         restoring = jnp.where(group == count, LAST, NEXT)
         following = jnp.where(is_negative, restoring, MINUS)
-        following = jnp.where(mark >= LAST, NONE, following)
+        following = jnp.where((mark == LAST) | (mark == NONE), NONE, following)
         less = digits.subtract_digits(number, divisor)[0]
         restored = digits.add_digits(number, divisor)[: place.shape[0]]
         digit = dividend[jnp.maximum(count - 1 - group, 0)]
@@ -311,16 +273,4 @@ def long_division(
     first = jnp.where(place == 0, dividend[count - 1], 0)
     start = (first, jnp.ones((), jnp.int32), jnp.full((), FIRST))
     _, (numbers, mark) = jax.lax.scan(write_line, start, length=num_lines)
-    tokens = jnp.pad(numbers + vocab.DIGIT_ZERO, ((0, 0), (1, 0)))
-    tokens = tokens.at[:, 0].set(jnp.array([*marks, vocab.PAD])[mark])
-    is_written = written_mask(mark, width, tokens.shape[1])
-    return digits.compact(tokens, is_written)
-
-
-def written_mask(
-    mark: Int[Array, " l"], width: Int[Array, ""], num_places: int
-) -> Bool[Array, "l p"]:
-    """Which tokens of the lines are written; `=` is in the prompt."""
-    place = jnp.arange(num_places)[None]
-    is_mark = (place == 0) & (mark == FIRST)[:, None]
-    return (place <= width) & (mark != NONE)[:, None] & ~is_mark
+    return write_lines(numbers, mark, width[None], marks)

@@ -13,6 +13,7 @@ from arith_jax.tasks.mixture import Mixture
 from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
 from arith_jax.tasks.sorting import Sorting
+from arith_jax.tasks.square_root import SquareRoot
 from arith_jax.tasks.subtraction import Subtraction
 from arith_jax.tasks.task import Task
 
@@ -25,6 +26,7 @@ TASKS: Mapping[str, tuple[type[Any], ...]] = {
     "arithmetic": (Addition, Subtraction, Multiplication),
     "multi_addition": (MultiAddition,),
     "division": (Division,),
+    "square_root": (SquareRoot,),
     "copying": (Copying,),
     "sorting": (Sorting,),
     "bitwise_or": (BitwiseOr,),

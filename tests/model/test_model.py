@@ -23,6 +23,7 @@ from arith_jax.tasks.division import Division
 from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
 from arith_jax.tasks.sorting import Sorting
+from arith_jax.tasks.square_root import SquareRoot
 from configs.paper import addition
 from tests.helpers import assert_trees_close, changed, slow_but
 from tests.model.examples import (
@@ -44,6 +45,7 @@ WRITTEN = {
     "items": Sorting(scratchpad=True),
     "terms": MultiAddition(scratchpad=True),
     "groups": Division(),
+    "roots": SquareRoot(),
 }
 
 
@@ -123,6 +125,7 @@ def test_one_layer_of_window_attention_reaches_near_digits_and_symbols(tiny):
         ("items", "A:03,B:714,C:5="),
         ("terms", "21+43+5="),
         ("groups", "74/3="),
+        ("roots", "0510="),
     ],
 )
 def test_attention_without_content_is_the_bias_of_the_levels(tiny, scheme, prompt):
@@ -141,9 +144,10 @@ def test_attention_without_content_is_the_bias_of_the_levels(tiny, scheme, promp
     if scheme in ("lines", "terms"):
         levels = {"line": (ids // 2**15, 1 if scheme == "lines" else 2)}
     else:
-        name, window = ("column", 2) if scheme == "items" else ("group", 1)
+        name = "column" if scheme == "items" else "group"
+        lines, window = {"items": (1, 2), "groups": (1, 1), "roots": (3, 2)}[scheme]
         rest = ids // 2**11
-        levels = {"line": (rest % 2**12, 1), name: (rest // 2**12, window)}
+        levels = {"line": (rest % 2**12, lines), name: (rest // 2**12, window)}
     logits, is_far = 0.0, np.zeros((len(ids), len(ids)), bool)
     for name, (ids, window) in levels.items():
         weight = np.asarray(attention[f"relative_{name}"]["bias"][0])
@@ -361,6 +365,7 @@ def test_segments_need_their_number(tiny):
         ("items", ["A:03,B:714,C:5=", "b:6,c:41=", "X:9="]),
         ("terms", ["21+43+5=", "7+8=", "999+1="]),
         ("groups", ["74/3=", "7/21=", "5/5="]),
+        ("roots", ["0510=", "70=", "9999="]),
     ],
 )
 def test_padding_changes_no_logits_of_written_work(tiny, scheme, prompts):

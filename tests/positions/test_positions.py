@@ -17,7 +17,7 @@ from arith_jax.positions.abacus import (
     remove_offset,
 )
 from arith_jax.positions.schemes import Abacus, Coupled, Kinds, Mirrored, out_of_window
-from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
+from arith_jax.positions.written_schemes import Groups, Items, Lines, Roots, Terms
 
 TEXTS = st.lists(st.sampled_from("0123456789+= "), min_size=24, max_size=24)
 # Ten digits anywhere in a large vocabulary, in any order.
@@ -400,3 +400,20 @@ def test_divisions_have_three_levels(text):
     is_mark = levels[0] == np.array(written.FIRST)
     np.testing.assert_array_equal(place[0], np.where(is_mark, 0, levels[0]))
     np.testing.assert_array_equal(jnp.stack(others)[:, 0], levels[1:])
+
+
+def test_square_roots_have_groups_of_two_digits():
+    symbols, low = vocab.SQUARE_ROOT, written.FIRST
+    scheme = Roots(symbols.id("="), symbols.id("+"))
+    text = "0510=100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000"
+    ids = jnp.array([[*symbols.encode(text), vocab.EOS]])
+    positions = jax.jit(scheme.position_ids)(ids)
+    place, line, group = (x[0].tolist() for x in scheme.query_levels(positions))
+    assert group[:4] == [low + 3, low + 2, low + 1, low]
+    assert place[:4] == line[:4] == [0] * 4
+    ends = text.index("+")
+    assert set(group[4:ends]) == {low}
+    assert set(group[ends:]) == {low + 2}
+    assert place[ends : ends + 6] == [low, low + 1, low + 2, low + 3, low + 4, low]
+    assert [line[i] for i in (4, ends - 1, ends, len(text))] == [8, 12, 13, 20]
+    check_next_ids(scheme, positions, ids, text)

@@ -34,6 +34,7 @@ CASES = {
     "list": (make_task("sorting", {"scratchpad": True}), "items"),
     "terms": (make_task("multi_addition", {"scratchpad": True}), "terms"),
     "division": (make_task("division", {}), "groups"),
+    "roots": (make_task("square_root", {}), "roots"),
     "mirrored": (make_task("copying", {"reverse": True}), "mirrored"),
     "lines": (
         make_task("arithmetic", {"scratchpad": True, "complement": True}),
@@ -52,6 +53,7 @@ EXPRESSIONS = {
     "list": ["30,4,17,4"],
     "terms": ["12+34+5", "0+0"],
     "division": ["47/3", "2/35"],
+    "roots": ["sqrt(150)", "√7"],
     "mirrored": ["0312", "7"],
     "documented": ["98+120"],
 }

@@ -13,7 +13,7 @@ import pytest
 
 from arith_jax import vocab
 from arith_jax.positions.schemes import Abacus, Coupled, Kinds, Mirrored
-from arith_jax.positions.written_schemes import Groups, Items, Lines, Terms
+from arith_jax.positions.written_schemes import Groups, Items, Lines, Roots, Terms
 from arith_jax.tasks.addition import Addition
 from arith_jax.tasks.make import TASKS, default_options, make_task
 from arith_jax.tasks.mixture import Mixture
@@ -117,6 +117,7 @@ def test_cells_of_every_eval_set_hold_the_examples_asked_for_or_all(name):
             False,
         ),
         ("division", {}, {"abacus", "coupled", "groups"}, False),
+        ("square_root", {}, {"abacus", "coupled", "roots"}, False),
         ("copying", {}, {"abacus", "coupled"}, False),
         ("copying", {"reverse": True}, {"abacus", "coupled", "mirrored"}, False),
     ],
@@ -135,6 +136,7 @@ def test_tasks_have_the_schemes_that_fit_their_rows(
         "mirrored": Mirrored(equals_id=17),
         "terms": Terms(equals_id=17),
         "groups": Groups(equals_id=17, begins_id=14),
+        "roots": Roots(equals_id=17, begins_id=14),
     }
     assert symbols.encode("=") == [17]
     assert task.schemes == {scheme: expected[scheme] for scheme in schemes}
@@ -153,6 +155,7 @@ def test_only_sums_have_carries():
         ("bitwise_or", "01+1="),
         ("multi_addition", "99+1+1="),
         ("division", "01/3="),
+        ("square_root", "0510="),
         ("copying", "0312="),
     ):
         assert CASES[name].longest_carry(text) is None
