@@ -164,8 +164,8 @@ class SquareRoot(SubtractionTask, OneSizeTask):
         if not 0 < len(number) <= 2 * MAX_SIZE:
             raise ValueError(
                 f"expression {shown(expression)} is not a square root; allowed: that "
-                f"of an integer above 0 of at most {2 * MAX_SIZE} digits, as in sqrt(150) "
-                f"or √150{why_not(expression)}"
+                f"of an integer above 0 of at most {2 * MAX_SIZE} digits, as in "
+                f"sqrt(150) or √150{why_not(expression)}"
             )
         return f"{number.zfill(len(number) + len(number) % 2)[::-1]}="
 
@@ -214,37 +214,36 @@ def extract_root(
         marks: Tokens of `MARKS`.
     """
     max_groups = number.shape[0] // 2
-    num_places = max_groups + EXTRA
-    one = (jnp.arange(num_places) == 0).astype(jnp.int32)
-
-    def add(a: Int[Array, " p"], b: Int[Array, " p"]) -> Int[Array, " p"]:
-        return digits.add_digits(a, b)[:num_places]
+    place, pair_places = jnp.arange(max_groups + EXTRA), jnp.arange(2)
+    one = (place == 0).astype(number.dtype)
 
     def write_line(state: tuple[Array, Array, Array, Array], _: None):
         rest, odd, group, mark = state
         width = group + EXTRA
         written = jnp.where(mark == ODD_NUMBER, odd, rest)
-        is_negative = (mark == MINUS) & (rest[width - 1] == 9)
+        is_minus = mark == MINUS
+        is_negative = is_minus & (rest[width - 1] == 9)
         restoring = jnp.where(group == count, LAST, NEXT)
         following = jnp.where(mark == ODD_NUMBER, MINUS, ODD_NUMBER)
         following = jnp.where(is_negative, restoring, following)
         following = jnp.where((mark == LAST) | (mark == NONE), NONE, following)
-        pair = number[2 * jnp.maximum(count - 1 - group, 0) + jnp.array([0, 1])]
         less = digits.subtract_digits(rest, odd)[0]
-        less = jnp.where(jnp.arange(num_places) < width, less, 0)
-        restored = add(rest, odd)
-        restored = jnp.where(jnp.arange(num_places) < width, restored, 0)
+        restored = digits.add_digits(rest, odd)[: place.shape[0]]
+        less, restored = (jnp.where(place < width, x, 0) for x in (less, restored))
+        pair = number[2 * jnp.maximum(count - 1 - group, 0) + pair_places]
         brought = jnp.concatenate([pair, restored[:-2]])
         rest = jnp.where(following == MINUS, less, rest)
         rest = jnp.where(following == LAST, restored, rest)
         rest = jnp.where(following == NEXT, brought, rest)
+        # Ten times the even number below, and one.
         shifted = jnp.concatenate([one[:1], (odd - one)[:-1]])
-        odd = jnp.where((mark == MINUS) & ~is_negative, add(odd, 2 * one), odd)
+        increased = digits.add_digits(odd, 2 * one)[: place.shape[0]]
+        odd = jnp.where(is_minus & ~is_negative, increased, odd)
         odd = jnp.where(following == NEXT, shifted, odd)
         group = group + (following == NEXT)
         return (rest, odd, group, following), (written, mark, width)
 
-    first = jnp.pad(number[2 * (count - 1) + jnp.array([0, 1])], (0, num_places - 2))
+    first = jnp.pad(number[2 * (count - 1) + pair_places], (0, max_groups + EXTRA - 2))
     start = first, one, jnp.ones((), jnp.int32), jnp.full((), FIRST)
     num_lines = LINES * max_groups + 1
     _, (numbers, mark, width) = jax.lax.scan(write_line, start, length=num_lines)
