@@ -62,8 +62,8 @@ class Vocab:
 ARITHMETIC = Vocab("0123456789+-x= ")
 # Of long division, which the original does not have.
 DIVISION = Vocab("0123456789+-/= ")
-# Of square roots; lines of odd numbers have a symbol, too.
-SQUARE_ROOT = Vocab("0123456789+-/= :")
+# Of square roots, with symbols for lines of odd numbers and for the root itself.
+SQUARE_ROOT = Vocab("0123456789+-/= :√")
 # Index hints of addition, and the keys of sorting.
 HINTS = (
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwyz"

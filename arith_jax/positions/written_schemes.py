@@ -231,6 +231,10 @@ class Groups(WrittenScheme):
     )
     max_place: ClassVar = written.PLACES[3]
 
+    def is_counted(self, ids: Int[Array, "*dims"]) -> Bool[Array, "*dims"]:
+        """True where a token has a place in a number."""
+        return vocab.is_digit(ids)
+
     def position_ids(
         self,
         ids: Int[Array, "b t"],
@@ -241,7 +245,7 @@ class Groups(WrittenScheme):
         """See `written.group_positions`; there is no offset and there are no blanks."""
         del offset, has_blanks
         return written.group_positions(
-            vocab.is_digit(ids),
+            self.is_counted(ids),
             is_symbol_or_digit(ids),
             ids == self.equals_id,
             ids == self.begins_id,
@@ -258,7 +262,7 @@ class Groups(WrittenScheme):
         del earlier
         return written.next_group_position(
             previous,
-            vocab.is_digit(token),
+            self.is_counted(token),
             is_symbol_or_digit(token),
             token == self.begins_id,
             self.step,
@@ -278,9 +282,16 @@ class Roots(Groups):
     """Place, line and group of square roots, whose groups bring down two digits.
 
     A group of lines has the number of the first of them; the second is one further, and
-    the first of the next group two. A line is made from up to three lines above it, of
-    which every other one is an odd number.
+    the first of the next group two. Where there is no next group stands the root sign,
+    in front of the number: that a symbol is there is learned much faster than that a
+    digit is not. A line is made from up to three lines above it, of which every other
+    one is an odd number.
+
+    Attributes:
+        sign_id: Token of the root sign.
     """
+
+    sign_id: int
 
     step: ClassVar = 2
 
@@ -290,3 +301,7 @@ class Roots(Groups):
         Level("line", window=3),
         Level("group", window=2),
     )
+
+    def is_counted(self, ids: Int[Array, "*dims"]) -> Bool[Array, "*dims"]:
+        """True for the root sign, too, so that it has a group."""
+        return super().is_counted(ids) | (ids == self.sign_id)

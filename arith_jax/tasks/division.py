@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
 from arith_jax.checks import shown
+from arith_jax.positions.schemes import Abacus, Coupled, Scheme
 from arith_jax.positions.written_schemes import Groups
 from arith_jax.tasks import digits
 from arith_jax.tasks.calculation import length_regions
@@ -61,10 +62,16 @@ class Division(SubtractionTask):
     """
 
     vocab = vocab.DIVISION
-    line_scheme = Groups
     title = "division"
     axes = ("digits of the quotient", "digits of the divisor")
     max_sizes = (MAX_SIZE, MAX_SIZE)
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """The position schemes that rows can have; groups are those of division."""
+        equals, begins = self.vocab.encode("=" + BRING_DOWN)
+        groups = Groups(equals_id=equals, begins_id=begins)
+        return {"abacus": Abacus(), "coupled": Coupled(), "groups": groups}
 
     @property
     def eval_sets(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt
 
 from arith_jax import vocab
 from arith_jax.checks import shown
+from arith_jax.positions.schemes import Abacus, Coupled, Scheme
 from arith_jax.positions.written_schemes import Roots
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import word_below
@@ -34,6 +35,7 @@ from arith_jax.tasks.task import Layout, why_not
 
 # What begins lines, in the order of the ways to make them.
 MARKS = "=" + BRING_DOWN + SUBTRACT + RESTORE + ODD
+SIGN = "√"
 # Digits of the root: each of the two that it is made of has a group, of 8 bits.
 MAX_SIZE = 123
 # Digits of a line that are more than those of the root so far, and lines of a group at
@@ -45,9 +47,9 @@ EXTRA, LINES = 2, 21
 class SquareRoot(SubtractionTask, OneSizeTask):
     """Integer square root by subtracting odd numbers: 150 is 12 x 12 and 6.
 
-    It is `0510=100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000`: the square
-    of n is the sum of the first n odd numbers. Digits of the number are taken in pairs,
-    with a zero in front if they are not even. Lines are numbers modulo a power of ten:
+    It is `√0510=100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000`, as the
+    square of n is the sum of the first n odd numbers. Digits of the number are taken in
+    pairs, with a zero in front if they are not even. Lines are numbers modulo a power of ten:
 
     - `=` brings down the first pair: 1;
     - `:` is the next odd number: 1, 3;
@@ -70,10 +72,16 @@ class SquareRoot(SubtractionTask, OneSizeTask):
     """
 
     vocab = vocab.SQUARE_ROOT
-    line_scheme = Roots
     title = "square roots"
     size_axis = "digits of the root"
     max_sizes = (MAX_SIZE, MAX_SIZE)
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """The position schemes that rows can have; roots are those of square roots."""
+        equals, begins, sign = self.vocab.encode("=" + BRING_DOWN + SIGN)
+        roots = Roots(equals_id=equals, begins_id=begins, sign_id=sign)
+        return {"abacus": Abacus(), "coupled": Coupled(), "roots": roots}
 
     @property
     def eval_sets(self) -> dict[str, str]:
@@ -87,7 +95,7 @@ class SquareRoot(SubtractionTask, OneSizeTask):
 
     def row_width(self, length: int, _: int) -> int:
         """Tokens of the longest row, with `EOS`."""
-        return 2 * length + 2 + self.answer_width(length, length)
+        return 2 * length + 3 + self.answer_width(length, length)
 
     def answer_width(self, length: int, _: int) -> int:
         """Tokens of all lines, if every digit of the root is 9."""
@@ -118,9 +126,11 @@ class SquareRoot(SubtractionTask, OneSizeTask):
         rest = jax.random.bits(keys[1], (max_length + 1,))
         number = self.draw_number(root, rest, length, kind)
         lines = extract_root(number, length, self.vocab.encode(MARKS))
-        equals, eos = jnp.array(self.vocab.encode("=")), jnp.array([vocab.EOS])
-        prompt = number + vocab.DIGIT_ZERO, 2 * length
-        segments = [prompt, (equals, 1), lines, (eos, 1)]
+        sign, equals, eos = (
+            jnp.array([token]) for token in (*self.vocab.encode(SIGN + "="), vocab.EOS)
+        )
+        prompt = [(sign, 1), (number + vocab.DIGIT_ZERO, 2 * length), (equals, 1)]
+        segments = [*prompt, lines, (eos, 1)]
         return digits.concatenate(segments, layout.width)
 
     def draw_number(
@@ -153,7 +163,7 @@ class SquareRoot(SubtractionTask, OneSizeTask):
         return digits.add_digits(square, remainder)[: square.shape[0]]
 
     def prompt(self, expression: str) -> str:
-        """Model input for a readable square root: `sqrt(150)` becomes `0510=`.
+        """Model input for a readable square root: `sqrt(150)` becomes `√0510=`.
 
         Raises:
             ValueError: If it is not that of one integer above 0, or it is too long.
@@ -167,11 +177,11 @@ class SquareRoot(SubtractionTask, OneSizeTask):
                 f"of an integer above 0 of at most {2 * MAX_SIZE} digits, as in "
                 f"sqrt(150) or √150{why_not(expression)}"
             )
-        return f"{number.zfill(len(number) + len(number) % 2)[::-1]}="
+        return f"{SIGN}{number.zfill(len(number) + len(number) % 2)[::-1]}="
 
     def number(self, prompt: str) -> str:
         """The number of a prompt, most significant digit first."""
-        return prompt.removesuffix("=")[::-1]
+        return prompt.removeprefix(SIGN).removesuffix("=")[::-1]
 
     def sizes(self, prompt: str) -> tuple[int, int]:
         """Digits of the root, twice."""

@@ -8,19 +8,15 @@ one, are a digit of the result.
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt
 
 from arith_jax import vocab
 from arith_jax.checks import check_types
-from arith_jax.positions.schemes import Abacus, Coupled, Scheme
-from arith_jax.positions.written_schemes import Groups
 from arith_jax.tasks import digits
 from arith_jax.tasks.digits import word_below
 from arith_jax.tasks.operands import mixed_kind
-from arith_jax.vocab import Vocab
 
 # What begins a line after the first, which `=` begins; a square root has odd numbers.
 BRING_DOWN, SUBTRACT, RESTORE, ODD = "+", "-", "/", ":"
@@ -41,10 +37,6 @@ class SubtractionTask(abc.ABC):
 
     edges: float = 0.0
 
-    vocab: ClassVar[Vocab]
-    # Of the lines.
-    line_scheme: ClassVar[type[Groups]]
-
     subtasks = ("uniform",)
     answer_axis = "token of the answer"
     first_answer = ""
@@ -59,13 +51,6 @@ class SubtractionTask(abc.ABC):
         check_types("task", type(self), vars(self))
         if not 0.0 <= self.edges <= 1.0:
             raise ValueError(f"task.edges={self.edges}: must be between 0 and 1")
-
-    @property
-    def schemes(self) -> dict[str, Scheme]:
-        """The position schemes that rows can have."""
-        equals, begins = self.vocab.encode("=" + BRING_DOWN)
-        lines = self.line_scheme(equals_id=equals, begins_id=begins)
-        return {"abacus": Abacus(), "coupled": Coupled(), lines.name: lines}
 
     @property
     @abc.abstractmethod

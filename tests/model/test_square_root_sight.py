@@ -17,7 +17,7 @@ def next_symbol(marks, pairs, digits):
 
     Args:
         marks: Symbols that begin lines, by lines above the token's own.
-        pairs: Digits of the number, by groups before the token's own.
+        pairs: Digits of the number and the root sign, by groups before the token's own.
         digits: Of lines, by lines above and places further.
     """
     at = lambda line, place: digits.get((line, place))
@@ -36,7 +36,7 @@ def next_symbol(marks, pairs, digits):
     if mark == "/":
         return "" if ends else sum_digit(at, at(1, 1), at(2, 1), 0)
     if mark == "-" and ends:
-        return ("+" if -2 in pairs else "/") if at(0, 0) == 9 else ":"
+        return ("/" if pairs[-2] == "√" else "+") if at(0, 0) == 9 else ":"
     if mark == "-":
         lost = 0 if is_mark else at(2, 0) - at(1, 0)
         borrow = 0 if is_mark else lost < (lost - at(0, 0)) % 10
@@ -72,10 +72,10 @@ def sights(text):
         marks, pairs, digits = {}, {}, {}
         for key in np.flatnonzero(seen[index]).tolist():
             symbol, lines = text[key], query[1, index] - line[key]
-            if not symbol.isdigit():
+            if line[key] == 0:
+                pairs[query[2, index] - group[key]] = symbol
+            elif not symbol.isdigit():
                 marks[lines] = symbol
-            elif line[key] == 0:
-                pairs[query[2, index] - group[key]] = int(symbol)
             else:
                 digits[lines, place[key] - query[0, index]] = int(symbol)
         yield marks, pairs, digits

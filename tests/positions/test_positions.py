@@ -404,16 +404,16 @@ def test_divisions_have_three_levels(text):
 
 def test_square_roots_have_groups_of_two_digits():
     symbols, low = vocab.SQUARE_ROOT, written.FIRST
-    scheme = Roots(symbols.id("="), symbols.id("+"))
-    text = "0510=100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000"
+    scheme = Roots(*map(symbols.id, "=+√"))
+    text = "√0510=100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000"
     ids = jnp.array([[*symbols.encode(text), vocab.EOS]])
     positions = jax.jit(scheme.position_ids)(ids)
     place, line, group = (x[0].tolist() for x in scheme.query_levels(positions))
-    assert group[:4] == [low + 3, low + 2, low + 1, low]
-    assert place[:4] == line[:4] == [0] * 4
+    assert group[:5] == [low + 4, low + 3, low + 2, low + 1, low]
+    assert place[:5] == line[:5] == [0] * 5
     ends = text.index("+")
-    assert set(group[4:ends]) == {low}
+    assert set(group[5:ends]) == {low}
     assert set(group[ends:]) == {low + 2}
     assert place[ends : ends + 6] == [low, low + 1, low + 2, low + 3, low + 4, low]
-    assert [line[i] for i in (4, ends - 1, ends, len(text))] == [8, 12, 13, 20]
+    assert [line[i] for i in (5, ends - 1, ends, len(text))] == [8, 12, 13, 20]
     check_next_ids(scheme, positions, ids, text)

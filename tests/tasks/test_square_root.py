@@ -14,7 +14,7 @@ TASK = SquareRoot()
 
 def number_of(text):
     """The number of a row."""
-    return int(text.partition("=")[0][::-1])
+    return int(text.partition("=")[0][:0:-1])
 
 
 @pytest.mark.parametrize("kind", [None, *TASK.eval_sets])
@@ -24,7 +24,7 @@ def test_roots_equal_python_integers(kind):
         prompt, answer = text.split("=")
         root = math.isqrt(number_of(text))
         remainder = number_of(text) - root**2
-        assert len(prompt) == 2 * length
+        assert len(prompt) == 2 * length + 1
         assert len(str(root)) == length
         expected = f"{root} remainder {remainder}"
         assert TASK.read_answer(prompt + "=", answer) == expected
@@ -55,7 +55,7 @@ def test_a_root_of_nines_fills_its_row():
 
 
 def test_remainders_are_nearly_uniform_and_edges_have_their_share():
-    cells, layout = jnp.full((3000, 2), 1), Layout((2, 2), 199)
+    cells, layout = jnp.full((3000, 2), 1), Layout((2, 2), 200)
     ids = rows.sample_rows(TASK, jax.random.key(0), cells, layout, 0)
     numbers = list(map(number_of, rows.texts_of(TASK, ids)))
     # Of the root 9, which has 19 remainders.
@@ -75,13 +75,13 @@ def test_remainders_are_nearly_uniform_and_edges_have_their_share():
 
 
 def test_square_roots_are_written_backwards_and_read_back():
-    assert TASK.prompt("sqrt(150)") == TASK.prompt(" √0150 =") == "0510="
+    assert TASK.prompt("sqrt(150)") == TASK.prompt(" √0150 =") == "√0510="
     answer = "100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000"
-    assert TASK.true_answer("0510=") == answer
-    assert TASK.read_answer("0510=", answer) == "12 remainder 6"
+    assert TASK.true_answer("√0510=") == answer
+    assert TASK.read_answer("√0510=", answer) == "12 remainder 6"
     # What a half-trained model may write.
-    assert TASK.read_answer("0510=", "") == "0 remainder ?"
-    assert TASK.read_answer("0510=", "100:100-000:3") == "0 remainder ?"
+    assert TASK.read_answer("√0510=", "") == "0 remainder ?"
+    assert TASK.read_answer("√0510=", "100:100-000:3") == "0 remainder ?"
 
 
 @pytest.mark.parametrize("text", ["", "12", "√0", "√-1", "sqrt(1", "√" + "9" * 247])

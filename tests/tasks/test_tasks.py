@@ -136,7 +136,7 @@ def test_tasks_have_the_schemes_that_fit_their_rows(
         "mirrored": Mirrored(equals_id=17),
         "terms": Terms(equals_id=17),
         "groups": Groups(equals_id=17, begins_id=14),
-        "roots": Roots(equals_id=17, begins_id=14),
+        "roots": Roots(equals_id=17, begins_id=14, sign_id=20),
     }
     assert symbols.encode("=") == [17]
     assert task.schemes == {scheme: expected[scheme] for scheme in schemes}
@@ -155,7 +155,7 @@ def test_only_sums_have_carries():
         ("bitwise_or", "01+1="),
         ("multi_addition", "99+1+1="),
         ("division", "01/3="),
-        ("square_root", "0510="),
+        ("square_root", "√0510="),
         ("copying", "0312="),
     ):
         assert CASES[name].longest_carry(text) is None
