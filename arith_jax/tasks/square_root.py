@@ -49,7 +49,8 @@ class SquareRoot(SubtractionTask, OneSizeTask):
 
     It is `√0510=100:100-000:300-799+0500:1200-9200:3200-6000:5200-1899/6000`, as the
     square of n is the sum of the first n odd numbers. Digits of the number are taken in
-    pairs, with a zero in front if they are not even. Lines are numbers modulo a power of ten:
+    pairs, with a zero in front if they are not even. Lines are numbers modulo a power
+    of ten:
 
     - `=` brings down the first pair: 1;
     - `:` is the next odd number: 1, 3;
