@@ -123,8 +123,8 @@ def test_each_expression_goes_to_the_model_that_knows_its_task():
 def test_the_released_models_answer_what_they_are_for(capsys):
     given = ["98+120", "7-19", "12*34", "1+22+333", "100/7", "31,4,15", "0110|1"]
     out, errors, code = solved(capsys, *given)
-    answers = ["218", "-12", "408", "356", "14 remainder 2", "4,15,31", "1110"]
-    assert (out, errors, code) == (answers, [], 0)
+    wanted = ["218", "-12", "408", "356", "14 remainder 2", "4,15,31", "1110"]
+    assert (out, errors, code) == (wanted, [], 0)
 
 
 def test_a_run_of_yours_answers_before_the_released_models(tmp_path, monkeypatch):
