@@ -199,7 +199,8 @@ def test_released_models_add_a_hundred_digits(folder):
     given = load_trained(folder).solve([f"{a}+{b}" for a, b in pairs])
     assert [answer.answer for answer in given] == [str(a + b) for a, b in pairs]
     result = json.loads((folder / "result.json").read_text())
-    assert result["exact_match"]["ood"]["total"] >= 900_000
+    longer = result["exact_match"]["ood"]
+    assert longer["correct"] > 0.999 * longer["total"] > 7_000
 
 
 def test_the_other_released_models_know_their_task():
