@@ -72,6 +72,8 @@ HINTS = (
 NUM_HINTS = len(HINTS)
 INDEX = Vocab("0123456789+-x= " + HINTS)
 SORT = Vocab("0123456789D,:= " + "".join(c for c in HINTS if c not in "D,:"))
+# Of radix sorts: a key that is left out of a scan is written as a dash.
+RADIX = Vocab(SORT.symbols + "-")
 
 
 def is_digit(

@@ -12,6 +12,7 @@ from arith_jax.tasks.division import Division
 from arith_jax.tasks.mixture import Mixture
 from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
+from arith_jax.tasks.radix_sorting import RadixSorting
 from arith_jax.tasks.sorting import Sorting
 from arith_jax.tasks.square_root import SquareRoot
 from arith_jax.tasks.subtraction import Subtraction
@@ -29,6 +30,7 @@ TASKS: Mapping[str, tuple[type[Any], ...]] = {
     "square_root": (SquareRoot,),
     "copying": (Copying,),
     "sorting": (Sorting,),
+    "radix_sorting": (RadixSorting,),
     "bitwise_or": (BitwiseOr,),
 }
 

@@ -1,5 +1,6 @@
 """Sorting lists of numbers by their keys."""
 
+import abc
 import dataclasses
 import random
 import re
@@ -20,31 +21,21 @@ from arith_jax.tasks.task import Layout, why_not
 
 
 @dataclasses.dataclass(frozen=True)
-class Sorting(ListTask):
-    """Keys of a list in ascending order of their numbers: `a:03,b:4,c:71=b,c,a`.
+class SortingTask(ListTask):
+    """Lists to sort, in which each number has a key: `a:03,b:4,c:71=`.
 
-    Equal numbers keep their order. Keys are consecutive symbols of a cyclic list of
-    102, from a random start, comma and colon among them.
-
-    With a scratchpad the answer is an insertion sort, `a:03,b:4,c:71=a,ba,bca`: line i
-    has the first i keys in order. It is the line before with one more key, whose place
-    follows from comparing its number with one other at a time.
+    Keys are consecutive symbols of a cyclic list of 102, from a random start, comma and
+    colon among them.
 
     Attributes:
-        scratchpad: Write all lines; the last one is the answer.
         mixed_keys: Name the numbers of training examples by any symbols, in any order.
             Consecutive keys are never further apart than the longest list trained on,
             so a model need not tell those of longer lists from each other.
         hard_lists: Share of training examples, 0 to 1, whose numbers all have b digits,
             or are two numbers repeated, in halves. Uniform lists are mostly decided by
             lengths, and seldom have equal numbers.
-
-    Source:
-        McLeish et al. 2024, section 4.3 and appendix A.2; original generator
-        `bucket_uniform_distribution --reverse_all`. Ours: the others.
     """
 
-    scratchpad: bool = False
     mixed_keys: bool = False
 
     max_sizes = (vocab.NUM_HINTS, MAX_LENGTH)  # there are so many keys
@@ -52,14 +43,6 @@ class Sorting(ListTask):
     title = "sorting"
     answer_axis = "token of the answer"
     hard_kinds = ("full", "ties")
-
-    @property
-    def schemes(self) -> dict[str, Scheme]:
-        """The position schemes that rows can have; items are those of written work."""
-        schemes: dict[str, Scheme] = {"abacus": Abacus(), "coupled": Coupled()}
-        if self.scratchpad:
-            schemes["items"] = Items(equals_id=self.vocab.id("="))
-        return schemes
 
     @property
     def eval_sets(self) -> dict[str, str]:
@@ -71,19 +54,19 @@ class Sorting(ListTask):
             "ties": "lists of two numbers, repeated",
         }
 
-    @property
-    def first_answer(self) -> str:
-        """The paper's second measure; without meaning in written work."""
-        return "" if self.scratchpad else "smallest number found"
+    @abc.abstractmethod
+    def answer_width(self, count: int, max_digits: int) -> int:
+        """Tokens of the longest answer of a cell, without `EOS`."""
+
+    @abc.abstractmethod
+    def answer_tokens(
+        self, numbers: Numbers, keys: Int[Array, " m"], count: Int[Array, ""]
+    ) -> digits.Segment:
+        """The answer to a list of the first `count` numbers."""
 
     def row_width(self, count: int, max_digits: int) -> int:
         """Tokens of the longest row, with `EOS`."""
         return count * (max_digits + 3) + self.answer_width(count, max_digits) + 1
-
-    def answer_width(self, count: int, max_digits: int) -> int:
-        """Tokens of an answer: keys and the commas between them, or between lines."""
-        del max_digits
-        return count * (count + 3) // 2 - 1 if self.scratchpad else 2 * count - 1
 
     def max_number_length(self, count: int, max_digits: int) -> int:
         """Digits of the longest number in a row."""
@@ -130,9 +113,8 @@ class Sorting(ListTask):
             kind = self.draw_kind(choices[1])
             if self.mixed_keys:
                 keys = jax.random.permutation(key_choices, symbols)[item]
-        numbers, lengths, _ = self.draw_list(
-            key_numbers, max_digits, layout.max_cell, kind
-        )
+        drawn = self.draw_list(key_numbers, max_digits, layout.max_cell, kind)
+        numbers, lengths, _ = drawn
         colon, comma, equals = self.vocab.encode(":,=")
         ends = jnp.where(item == count - 1, equals, comma)
         place = jnp.arange(layout.max_cell[1] + 3)[None]
@@ -142,9 +124,7 @@ class Sorting(ListTask):
         tokens = jnp.where(place == lengths[:, None] + 2, ends[:, None], tokens)
         is_written = (place <= lengths[:, None] + 2) & (item < count)[:, None]
         prompt = digits.compact(tokens, is_written)
-        answer = (insertion_sort if self.scratchpad else ordered_keys)(
-            numbers, keys, count, comma
-        )
+        answer = self.answer_tokens(drawn, keys, count)
         end = (jnp.array([vocab.EOS]), 1)
         return digits.concatenate([prompt, answer, end], layout.width)
 
@@ -171,14 +151,73 @@ class Sorting(ListTask):
         pairs = re.findall(r"(.):(\d+)[,=]", prompt)
         return [(key, number[::-1]) for key, number in pairs]
 
+    def numbers_of_keys(self, prompt: str) -> dict[str, str]:
+        """Each key's number, as it is read, without leading zeros."""
+        return {key: n.lstrip("0") or "0" for key, n in self.items(prompt)}
+
     def sizes(self, prompt: str) -> tuple[int, int]:
         """How many numbers a prompt has, and the most digits of one."""
         items = self.items(prompt)
         return len(items), max(len(number) for _, number in items)
 
+    def examples(
+        self, rng: random.Random, sizes: Sequence[tuple[int, int]]
+    ) -> list[str]:
+        """A telling expression, and a random one of each size."""
+        draw = lambda length: rng.randrange(10 ** rng.randint(1, length))
+        number = lambda length: digits.digits_from_int(draw(length))
+        lists = [[number(length) for _ in range(count)] for count, length in sizes]
+        return ["30,4,17", *(",".join(numbers) for numbers in lists)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sorting(SortingTask):
+    """Keys of a list in ascending order of their numbers: `a:03,b:4,c:71=b,c,a`.
+
+    Equal numbers keep their order.
+
+    With a scratchpad the answer is an insertion sort, `a:03,b:4,c:71=a,ba,bca`: line i
+    has the first i keys in order. It is the line before with one more key, whose place
+    follows from comparing its number with one other at a time.
+
+    Attributes:
+        scratchpad: Write all lines; the last one is the answer.
+
+    Source:
+        McLeish et al. 2024, section 4.3 and appendix A.2; original generator
+        `bucket_uniform_distribution --reverse_all`. Ours: the options.
+    """
+
+    scratchpad: bool = False
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """The position schemes that rows can have; items are those of written work."""
+        schemes: dict[str, Scheme] = {"abacus": Abacus(), "coupled": Coupled()}
+        if self.scratchpad:
+            schemes["items"] = Items(equals_id=self.vocab.id("="))
+        return schemes
+
+    @property
+    def first_answer(self) -> str:
+        """The paper's second measure; without meaning in written work."""
+        return "" if self.scratchpad else "smallest number found"
+
+    def answer_width(self, count: int, max_digits: int) -> int:
+        """Tokens of an answer: keys and the commas between them, or between lines."""
+        del max_digits
+        return count * (count + 3) // 2 - 1 if self.scratchpad else 2 * count - 1
+
+    def answer_tokens(
+        self, numbers: Numbers, keys: Int[Array, " m"], count: Int[Array, ""]
+    ) -> digits.Segment:
+        """The keys in order, or all lines of an insertion sort."""
+        write = insertion_sort if self.scratchpad else ordered_keys
+        return write(numbers.digits, keys, count, self.vocab.id(","))
+
     def read_answer(self, prompt: str, answer: str) -> str:
         """The numbers in the order of an answer; `?` where it names no key."""
-        numbers = {key: n.lstrip("0") or "0" for key, n in self.items(prompt)}
+        numbers = self.numbers_of_keys(prompt)
         keys = answer[-len(numbers) :] if self.scratchpad else answer[::2]
         return ",".join(numbers.get(key, "?") for key in keys)
 
@@ -190,15 +229,6 @@ class Sorting(ListTask):
         counts = range(first, len(items) + 1)
         lines = (sorted(items[:count], key=value) for count in counts)
         return ",".join(between.join(key for key, _ in line) for line in lines)
-
-    def examples(
-        self, rng: random.Random, sizes: Sequence[tuple[int, int]]
-    ) -> list[str]:
-        """A telling expression, and a random one of each size."""
-        draw = lambda length: rng.randrange(10 ** rng.randint(1, length))
-        number = lambda length: digits.digits_from_int(draw(length))
-        lists = [[number(length) for _ in range(count)] for count, length in sizes]
-        return ["30,4,17", *(",".join(numbers) for numbers in lists)]
 
 
 def ordered_keys(
