@@ -87,7 +87,7 @@ def answer_fields(
         num_items: Length of the list, at `=`.
     """
     scan = jnp.minimum(9 + jnp.cumsum(is_separator, axis=1), SCANS - 1)
-    here = jnp.arange(is_equals.shape[1])
+    here = jnp.arange(is_equals.shape[1])[None]
     begins = jnp.where(is_equals, here - num_items, 0)
     begins = jnp.where(is_separator, here, begins)
     index = here - jax.lax.cummax(begins, axis=1) + 1

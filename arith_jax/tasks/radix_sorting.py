@@ -87,15 +87,15 @@ def radix_sort(
         left_out: Token that stands for a key that a scan leaves out.
     """
     is_item = jnp.arange(keys.shape[0]) < count
-    values = jnp.arange(10)
+    values = jnp.arange(10)[:, None]
 
     def write_pass(
         order: Int[Array, " m"], column: Int[Array, " m"]
     ) -> tuple[Int[Array, " m"], Int[Array, "10 m+1"]]:
         # What is no item stays at the end.
         digit = jnp.where(is_item, column, 10)[order]
-        scans = jnp.where(digit == values[:, None], keys[order], left_out)
-        scans = jnp.concatenate([values[:, None] + vocab.DIGIT_ZERO, scans], axis=1)
+        scans = jnp.where(digit[None] == values, keys[order][None], left_out)
+        scans = jnp.concatenate([values + vocab.DIGIT_ZERO, scans], axis=1)
         return order[jnp.argsort(digit, stable=True)], scans
 
     order = jnp.arange(keys.shape[0])
@@ -103,5 +103,5 @@ def radix_sort(
     num_passes = jnp.max(jnp.where(is_item, numbers.lengths, 0))
     is_pass = jnp.arange(passes.shape[0]) < num_passes
     is_written = jnp.arange(keys.shape[0] + 1) <= count
-    mask = is_pass[:, None, None] & is_written
+    mask = is_pass[:, None, None] & is_written[None, None]
     return digits.compact(passes, jnp.broadcast_to(mask, passes.shape))
