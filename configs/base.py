@@ -16,8 +16,8 @@ def get_config(task: str = "addition") -> ConfigDict:
 
     Args:
         task: addition, subtraction, multiplication, division, square_root,
-            multi_addition, sorting, copying, bitwise_or; addsub is the first two mixed,
-            arithmetic the first three.
+            multi_addition, sorting, radix_sorting, copying, bitwise_or; addsub is the
+            first two mixed, arithmetic the first three.
     """
     c = ConfigDict()
     c.name = "base"  # of the experiment; default folder under runs/
@@ -34,13 +34,13 @@ def get_config(task: str = "addition") -> ConfigDict:
     # scratchpad: multiplication writes every partial sum of schoolbook multiplication,
     #     off which the product is read; sorting writes an insertion sort; sums of many
     #     numbers, multi_addition, are written as running sums
-    # hard_lists: share of lists whose numbers have one length, or (sorting) are two
-    #     numbers repeated, or (multi_addition) give long carries
+    # hard_lists: share of lists whose numbers have one length, or (both tasks of
+    #     sorting) are two numbers repeated, or (multi_addition) give long carries
     # edges: division, square_root; share without a remainder, with the largest, or of
     #     quotient 0 or a root of nines and zeros
     # reverse: copying; write strings from their end
-    # mixed_keys: sorting; keys are any symbols, not consecutive ones, of which no two
-    #     are further apart than the longest list
+    # mixed_keys: both tasks of sorting; keys are any symbols, not consecutive ones, of
+    #     which no two are further apart than the longest list
     # blanks: chance of a PAD before each prompt token (paper, figure 20)
     # random_bits: bitwise OR of any two vectors, not of a one and zeros
     # index_hints: a hint symbol before every digit (paper, figure 21)
@@ -53,7 +53,8 @@ def get_config(task: str = "addition") -> ConfigDict:
     # or mirrored, from the end of the prompt, for reversed copies
     # or kinds, where a symbol has a bias of its own, for abacus_far=bias
     # or, for written work: lines (place and line) of products, terms of running sums,
-    # items (column, too) of sorted lists, groups (of lines, too) of divisions, roots
+    # items (column, too) of sorted lists, groups (of lines, too) of divisions, roots,
+    # passes (line and turn) of radix sorts
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, figure 16)

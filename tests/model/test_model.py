@@ -22,6 +22,7 @@ from arith_jax.tasks.copying import Copying
 from arith_jax.tasks.division import Division
 from arith_jax.tasks.multi_addition import MultiAddition
 from arith_jax.tasks.multiplication import Multiplication
+from arith_jax.tasks.radix_sorting import RadixSorting
 from arith_jax.tasks.sorting import Sorting
 from arith_jax.tasks.square_root import SquareRoot
 from configs.paper import addition
@@ -46,6 +47,7 @@ WRITTEN = {
     "terms": MultiAddition(scratchpad=True),
     "groups": Division(),
     "roots": SquareRoot(),
+    "passes": RadixSorting(),
 }
 
 
@@ -366,6 +368,7 @@ def test_segments_need_their_number(tiny):
         ("terms", ["21+43+5=", "7+8=", "999+1="]),
         ("groups", ["74/3=", "7/21=", "5/5="]),
         ("roots", ["√0510=", "√70=", "√9999="]),
+        ("passes", ["A:03,B:714=", "X:9="]),
     ],
 )
 def test_padding_changes_no_logits_of_written_work(tiny, scheme, prompts):

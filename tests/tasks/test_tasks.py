@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from arith_jax import vocab
+from arith_jax.positions.passes import Passes
 from arith_jax.positions.schemes import Abacus, Coupled, Kinds, Mirrored
 from arith_jax.positions.written_schemes import Groups, Items, Lines, Roots, Terms
 from arith_jax.tasks.addition import Addition
@@ -120,6 +121,7 @@ def test_cells_of_every_eval_set_hold_the_examples_asked_for_or_all(name):
         ("square_root", {}, {"abacus", "coupled", "roots"}, False),
         ("copying", {}, {"abacus", "coupled"}, False),
         ("copying", {"reverse": True}, {"abacus", "coupled", "mirrored"}, False),
+        ("radix_sorting", {}, {"passes"}, False),
     ],
 )
 def test_tasks_have_the_schemes_that_fit_their_rows(
@@ -137,6 +139,7 @@ def test_tasks_have_the_schemes_that_fit_their_rows(
         "terms": Terms(equals_id=17),
         "groups": Groups(equals_id=17, begins_id=14),
         "roots": Roots(equals_id=17, begins_id=14, sign_id=20),
+        "passes": Passes(equals_id=17, left_out_id=118),
     }
     assert symbols.encode("=") == [17]
     assert task.schemes == {scheme: expected[scheme] for scheme in schemes}
