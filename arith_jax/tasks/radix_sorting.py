@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from arith_jax import vocab
 from arith_jax.positions.passes import Passes
-from arith_jax.positions.schemes import Scheme
+from arith_jax.positions.schemes import Abacus, Coupled, Scheme
 from arith_jax.tasks import digits
 from arith_jax.tasks.lists import Numbers
 from arith_jax.tasks.sorting import SortingTask
@@ -40,9 +40,13 @@ class RadixSorting(SortingTask):
 
     @property
     def schemes(self) -> dict[str, Scheme]:
-        """The position scheme of rows."""
+        """The position schemes that rows can have; passes are those of our recipe."""
         equals_id, left_out_id = self.vocab.encode("=" + LEFT_OUT)
-        return {"passes": Passes(equals_id, left_out_id)}
+        return {
+            "abacus": Abacus(),
+            "coupled": Coupled(),
+            "passes": Passes(equals_id, left_out_id),
+        }
 
     def answer_width(self, count: int, max_digits: int) -> int:
         """Tokens of an answer: ten scans for each place."""
