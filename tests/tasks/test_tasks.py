@@ -121,7 +121,7 @@ def test_cells_of_every_eval_set_hold_the_examples_asked_for_or_all(name):
         ("square_root", {}, {"abacus", "coupled", "roots"}, False),
         ("copying", {}, {"abacus", "coupled"}, False),
         ("copying", {"reverse": True}, {"abacus", "coupled", "mirrored"}, False),
-        ("radix_sorting", {}, {"passes"}, False),
+        ("radix_sorting", {}, {"abacus", "coupled", "passes"}, False),
     ],
 )
 def test_tasks_have_the_schemes_that_fit_their_rows(
