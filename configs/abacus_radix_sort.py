@@ -37,7 +37,8 @@ def get_config(argument: str = "") -> ConfigDict:
     if c.preset == "cpu":
         base.shrink_to_cpu(c)
         c.data.max_digits = c.data.max_numbers = 3
-        c.model.num_layers = 3
+        c.model.width, c.model.mlp_width, c.model.num_layers = 64, 256, 3
+        c.optim.batch_size = c.optim.micro_batch_size = 32
         c.train.steps = 1500
         c.eval.grid_digits, c.eval.grid_stride = 6, 3
         c.eval.set_lengths = (3, 6)

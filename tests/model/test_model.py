@@ -368,7 +368,7 @@ def test_segments_need_their_number(tiny):
         ("terms", ["21+43+5=", "7+8=", "999+1="]),
         ("groups", ["74/3=", "7/21=", "5/5="]),
         ("roots", ["√0510=", "√70=", "√9999="]),
-        ("passes", ["A:03,B:714=", "X:9="]),
+        ("passes", ["A:03,B:714=", "b:6,c:41=", "X:9="]),
     ],
 )
 def test_padding_changes_no_logits_of_written_work(tiny, scheme, prompts):
