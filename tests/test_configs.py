@@ -54,7 +54,7 @@ def test_every_preset_of_ours_builds(name, argument):
 def test_a_table_without_a_window_sees_other_problems(preset):
     experiment = load("abacus_table_add", f"far=bias,{preset}")
     experiment.check()
-    assert experiment.train.noise == Noise(max_far_copies=1000.0, far_problems=True)
+    assert experiment.train.noise == Noise(far_problems=True)
     assert experiment.model.abacus_far == "bias"
 
 
