@@ -48,6 +48,6 @@ def get_config(argument: str = "") -> ConfigDict:
         c.data.problems_per_row = 2
         if c.preset == "gpu":
             c.data.problems_per_row, c.data.width_multiple = 8, 16
-            c.train.steps = 20_000
+            c.train.steps = 24_000
             c.eval.diagonal_samples = 100
     return c

@@ -42,19 +42,23 @@ def noise_logits(
 
 
 def is_far_in_others(context: Context, window: int) -> Bool[Array, "b t t"]:
-    """Which earlier digits of a row's other problems are far from a digit.
+    """Which earlier digits of a row's other problems are far from a token.
 
-    By the rows of a table that they have, offset included: that of each problem is its
-    own, so that digits meet that are further apart than those of one problem ever are.
+    From a digit, by the rows of a table that they have, offset included: that of each
+    problem is its own, so that digits meet that are further apart than those of one
+    problem ever are. From a symbol, by their places alone: it needs the first digits
+    of its own problem, and those of others would be no different.
 
     Args:
         context: Of whole rows of several problems.
         window: Digits whose rows differ by more are far.
     """
-    row, segment = context.table_row, context.query.segment
+    row, place = context.table_row, context.key.levels[0]
+    segment = context.query.segment
     assert segment is not None
     token = jnp.arange(row.shape[1])
     is_earlier = token[None, None, :] < token[None, :, None]
     is_other = segment[:, :, None] != segment[:, None, :]
-    is_far = (row > 0)[:, :, None] & out_of_window(row, row, window)
+    is_far = out_of_window(row, row, window)
+    is_far = jnp.where((row > 0)[:, :, None], is_far, (place > window)[:, None, :])
     return is_earlier & is_other & is_far

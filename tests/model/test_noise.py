@@ -129,7 +129,10 @@ def test_noise_of_a_recurrence_is_the_same_with_and_without_gradient(tiny, unrol
 
 
 def test_far_digits_of_other_problems_are_seen_in_training():
-    """A digit sees the others' digits whose rows of the table are far from its own."""
+    """A digit sees the others' digits whose rows of the table are far from its own.
+
+    A symbol sees those that are no first digits.
+    """
     layer = attention.Attention(
         num_heads=2,
         positions=(),
@@ -155,5 +158,6 @@ def test_far_digits_of_other_problems_are_seen_in_training():
     others = np.zeros_like(own)
     others[8, [0, 3, 7]] = others[10, [0, 3, 7]] = True  # 14 sees 11, not 12 and 13
     others[11, [0, 1, 3, 4, 7]] = True  # 15 sees 11 and 12
+    others[9, 5] = True  # the symbol sees the third digit
     training = is_seen({"noise": jax.random.key(2)})
     np.testing.assert_array_equal(training, own | others)
