@@ -19,13 +19,15 @@ ROWS = {
     "abacus_tiny_add_gpu": (),
     "abacus_soft_add_gpu": ("abacus_soft_add_ten_gpu",),
     "abacus_soft_add_cpu": (),
+    "abacus_table_soft_add_gpu": (),
     "bias_add_cpu": (),
     "nope_add_cpu": (),
 }
 # The README's rows of other tasks.
 TASKS = (
     *("abacus_addsub_gpu", "abacus_mul_gpu", "abacus_arithmetic_gpu"),
-    *("abacus_multi_add_gpu", "abacus_div_gpu", "abacus_sort_gpu", "abacus_or_cpu"),
+    *("abacus_multi_add_gpu", "abacus_div_gpu", "abacus_sqrt_gpu", "abacus_sort_gpu"),
+    *("abacus_radix_sort_5min_gpu", "abacus_or_cpu"),
     *("abacus_copy_cpu", "abacus_copy_reverse_cpu"),
 )
 # What makes a model without a window carry: runs, and what is set.
@@ -38,6 +40,9 @@ FAR = (
     ("table_add_copies_long_gpu", "the same, longer"),
     ("table_add_copies_scaled_gpu", "the same, scaled logits"),
     ("table_add_copies_noise_gpu", "the same, key noise 2"),
+    ("table_soft_digits_gpu", "learned table, digits see those of other sums"),
+    ("table_soft_digits_long_gpu", "the same, longer"),
+    ("abacus_table_soft_add_gpu", "so do symbols: `abacus_table_add.py:far=bias,gpu`"),
 )
 
 
@@ -278,12 +283,12 @@ def records_table(results: Runs) -> str:
     """Goals of length generalization and what was reached, median (worst) of seeds."""
     gpu, laptop = (seeds_of(results, f"abacus_add_{x}") for x in ("gpu", "cpu"))
     soft_laptop = seeds_of(results, "abacus_soft_add_cpu")
-    million, reach, far, ten, table, tiny, soft, soft_ten = (
+    million, reach, far, ten, table, tiny, soft, soft_ten, soft_table = (
         seeds_of(results, f"abacus_{name}_gpu")
         for name in (
             *("add_million", "add_reach", "add_far"),
             *("long_add", "table_add", "tiny_add"),
-            *("soft_add", "soft_add_ten"),
+            *("soft_add", "soft_add_ten", "table_soft_add"),
         )
     )
 
@@ -384,6 +389,14 @@ def records_table(results: Runs) -> str:
             table,
             f"100: {worst(table, at(100))}%",
             f"grid {worst(table, grid_of)}%",
+        ),
+        line(
+            "no window, learned table alone, 100 digits >= 99%, <= 5 min",
+            "`abacus_table_add.py:far=bias,gpu`",
+            soft_table,
+            f"100: {worst(soft_table, at(100))}%",
+            f"120: {worst(soft_table, at(120))}%",
+            f"grid {worst(soft_table, grid_of)}%",
         ),
     ]
     return markdown(["goal", "experiment", "seeds", "training, s", "reached"], lines)
