@@ -22,8 +22,8 @@ from arith_jax import vocab
 from arith_jax.config.data import round_up
 from arith_jax.config.experiment import Experiment
 from arith_jax.evaluation.evaluate import SHARED_WIDTH, blocks_for
-from arith_jax.model.attention import queries_at_a_time
 from arith_jax.model.forward import forward
+from arith_jax.model.pieces import queries_at_a_time
 from arith_jax.model.transformer import Transformer
 from arith_jax.tasks.mixture import part_of
 

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,16 +14,15 @@ from arith_jax.config.training import NO_NOISE, Noise
 from arith_jax.kernels import attention as kernel
 from arith_jax.kernels import dispatch
 from arith_jax.model import banded, biases, gather
-from arith_jax.model.context import Context, block_context, visible
+from arith_jax.model.context import Context, Tokens, block_context, visible
 from arith_jax.model.gather import TargetIndex
 from arith_jax.model.initializers import Initializer, lecun_normal, qkv_init
 from arith_jax.model.noise import is_far_in_others, noise_logits
+from arith_jax.model.pieces import blocks_at_a_time, in_pieces, queries_at_a_time
 from arith_jax.positions.schemes import Abacus, Scheme
 
 MASKED = -1e9
 QK_GAIN = 2.0  # Of normalised queries and keys at the start.
-# Of a head in a row at a time: rows of more than 4,096 tokens are done in pieces.
-MAX_LOGITS = 2**24
 
 
 class Cache(NamedTuple):
@@ -222,44 +221,18 @@ class Attention(nn.Module):
             context = block_context(context, band)
             q = banded.in_blocks(q, band.queries)
             k, v = (banded.in_blocks(x, band.keys) for x in (k, v))
-            return banded.in_rows(self.weigh_at_once(q, k, v, context), band)
+            whole, size = (q, k, v, context), blocks_at_a_time(len(q))
+            out = in_pieces(self, Attention.weigh_at_once, whole, 0, size)
+            return banded.in_rows(out, band)
         size = queries_at_a_time(q.shape[1], k.shape[1])
         # Noise is drawn for whole rows, and FIRE's bias of segments is picked from one.
-        is_whole = self.has_rng("noise") or context.query.segment is not None
-        if size == q.shape[1] or is_whole:
-            return self.weigh_at_once(q, k, v, context)
-        return self.weigh_in_pieces(q, k, v, context, size)
+        if self.has_rng("noise") or context.query.segment is not None:
+            size = q.shape[1]
 
-    def weigh_in_pieces(
-        self,
-        q: Float[Array, "b t h c"],
-        k: Float[Array, "b s h c"],
-        v: Float[Array, "b s h c"],
-        context: Context,
-        size: int,
-    ) -> Float[Array, "b t h c"]:
-        """Attention of so many queries at a time, all else as in `weigh`."""
-        num_pieces = -(-q.shape[1] // size)
+        def weigh(layer: "Attention", q: Array, query: Tokens) -> Array:
+            return layer.weigh_at_once(q, k, v, context._replace(query=query))
 
-        def split(x: Array) -> Array:
-            padding = [(0, 0)] * x.ndim
-            padding[1] = (0, num_pieces * size - x.shape[1])
-            x = jnp.pad(x, padding, mode="edge")
-            x = x.reshape(x.shape[0], num_pieces, size, *x.shape[2:])
-            return jnp.moveaxis(x, 1, 0)
-
-        def weigh_piece(
-            layer: "Attention", carry: None, piece: Any
-        ) -> tuple[None, Any]:
-            q, query = piece
-            return carry, layer.weigh_at_once(q, k, v, context._replace(query=query))
-
-        scan = nn.scan(
-            weigh_piece, variable_broadcast="params", split_rngs={"params": False}
-        )
-        _, out = scan(self, None, jax.tree.map(split, (q, context.query)))
-        out = jnp.moveaxis(out, 0, 1)
-        return out.reshape(out.shape[0], -1, *out.shape[3:])[:, : q.shape[1]]
+        return in_pieces(self, weigh, (q, context.query), 1, size)
 
     def weigh_at_once(
         self,
@@ -321,16 +294,6 @@ class Attention(nn.Module):
                 window = self.window if level.window is None else level.window
                 bias = bias + self.relative_bias(level.name, window)(query, key)
         return bias + self.fire_bias(context) if "fire" in self.positions else bias
-
-
-def queries_at_a_time(num_queries: int, num_keys: int) -> int:
-    """How many queries keep the logits of a head within `MAX_LOGITS`.
-
-    All of them, or a power of two.
-    """
-    if num_queries * num_keys <= MAX_LOGITS:
-        return num_queries
-    return 1 << (max(1, MAX_LOGITS // num_keys).bit_length() - 1)
 
 
 def write_cache(

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,9 @@ import pytest
 
 from arith_jax import vocab
 from arith_jax.config.training import Noise
-from arith_jax.model import banded
+from arith_jax.model import banded, pieces
+from arith_jax.model.attention import Attention
+from arith_jax.model.forward import forward as run_forward
 from arith_jax.model.transformer import Transformer
 from tests.helpers import assert_trees_close
 from tests.model.examples import (
@@ -90,6 +94,28 @@ def test_blocks_change_no_logits(tiny, changes):
     is_token = np.asarray(batch.ids) != vocab.PAD
     assert_trees_close(in_blocks[is_token], whole[is_token], 1e-5)
     assert jnp.all(jnp.isfinite(in_blocks))
+
+
+def test_a_cpu_computes_few_blocks_at_a_time_with_the_same_result(tiny, monkeypatch):
+    model = changed_model(tiny, {"positions": ("relative_abacus",)})
+    params, batch = random_params(model), sums([(80, 80), (3, 77)], 250)
+    options = {"num_segments": 1, "blocks": banded.Blocks(32, SYMBOLS)}
+    logits = partial(run_forward, model, params, batch.ids, batch.positions, **options)
+    sizes, weigh = [], Attention.weigh_at_once
+
+    def watched(layer, q, k, v, context):
+        sizes.append(len(q))
+        return weigh(layer, q, k, v, context)
+
+    monkeypatch.setattr(Attention, "weigh_at_once", watched)
+    # Two rows of eight blocks, cut into pieces of which the last is filled up.
+    monkeypatch.setattr(pieces, "CPU_BLOCKS", 3)
+    in_pieces = logits()
+    assert set(sizes) == {3}
+    sizes.clear()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert_trees_close(in_pieces, logits(), 1e-5)
+    assert set(sizes) == {16}
 
 
 def test_key_noise_is_refused_in_blocks_and_only_in_training(tiny):

@@ -9,7 +9,7 @@ import pytest
 from arith_jax import vocab
 from arith_jax.config.experiment import Experiment
 from arith_jax.config.model import Execution, McLeishConfig
-from arith_jax.model import attention
+from arith_jax.model import attention, pieces
 from arith_jax.model.banded import Blocks
 from arith_jax.model.context import make_context, visible
 from arith_jax.model.forward import attention_weights, initial_state, layer_params
@@ -538,7 +538,7 @@ def test_long_rows_are_attended_to_in_pieces_with_the_same_result(
         return weigh(layer, q, k, v, context)
 
     monkeypatch.setattr(attention.Attention, "weigh_at_once", watched)
-    monkeypatch.setattr(attention, "MAX_LOGITS", 5 * width)
+    monkeypatch.setattr(pieces, "MAX_LOGITS", 5 * width)
     assert_trees_close(run_forward(*arguments, num_segments=1), whole, 1e-5)
     assert set(sizes) == {4}  # The last piece is filled up.
     sizes.clear()
