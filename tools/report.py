@@ -21,7 +21,7 @@ from arith_jax.sweep import progress
 from arith_jax.sweep.entries import read_sweep
 from arith_jax.training.record import write_json
 from arith_jax.training.workdir import seed_folder
-from tools import figures, paper, scaling, speed, sweep_table, tables
+from tools import figures, generalization, paper, scaling, speed, sweep_table, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -100,10 +100,10 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
             "rows": paper.rows_table(results),
         },
         "docs/length_generalization.md": {
-            "records": tables.records_table(results),
-            "ablation short": tables.ablation_table(results, "short"),
-            "ablation long": tables.ablation_table(results, "long"),
-            "far": tables.far_table(results),
+            "records": generalization.records_table(results),
+            "ablation short": generalization.ablation_table(results, "short"),
+            "ablation long": generalization.ablation_table(results, "long"),
+            "far": generalization.far_table(results),
         },
     }
 
