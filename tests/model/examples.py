@@ -16,6 +16,12 @@ from arith_jax.model import transformer
 from arith_jax.model.forward import forward as run_forward
 from arith_jax.model.transformer import Transformer
 from arith_jax.tasks.addition import Addition
+from arith_jax.tasks.division import Division
+from arith_jax.tasks.multi_addition import MultiAddition
+from arith_jax.tasks.multiplication import Multiplication
+from arith_jax.tasks.radix_sorting import RadixSorting
+from arith_jax.tasks.sorting import Sorting
+from arith_jax.tasks.square_root import SquareRoot
 
 TASK = Addition()
 PROMPTS = ("6789+0421=", "75+9999=", "2+31=", "0001+0=", "5555+5444=")
@@ -56,6 +62,16 @@ forward = jax.jit(
     static_argnums=0,
     static_argnames=("num_trained", "num_segments", "blocks"),
 )
+
+# Tasks whose work is written out, and the position scheme of each.
+WRITTEN = {
+    "lines": Multiplication(scratchpad=True),
+    "items": Sorting(scratchpad=True),
+    "terms": MultiAddition(scratchpad=True),
+    "groups": Division(),
+    "roots": SquareRoot(),
+    "passes": RadixSorting(),
+}
 
 
 def changed_model(tiny, changes, **options):
