@@ -260,7 +260,7 @@ def shrink_to_cpu(c: ConfigDict) -> None:
     c.eval.grid_stride, c.eval.grid_samples = 5, 8
     c.eval.diagonal_samples = c.eval.set_samples = 20
     # Few programs: each takes a second and a half to compile.
-    c.eval.buckets = (80, 160, 320, 3072)
+    c.eval.buckets = (160, 320, 3072)
     # Small batches stay in the processor's cache.
     c.eval.token_budget, c.eval.logit_budget = 2**12, 2**24
     # Blocks pay off earlier than on a GPU.
