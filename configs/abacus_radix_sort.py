@@ -29,8 +29,8 @@ def get_config(argument: str = "") -> ConfigDict:
     # The list is in view whatever its length: attention must stay sharp.
     c.model.length_scale = True
     # As many tokens as 512 rows of insertion sorts; all at once do not fit a GPU.
-    c.optim.batch_size, c.optim.micro_batch_size = 96, 32
-    c.train.steps = 6000
+    c.optim.batch_size, c.optim.micro_batch_size = 96, 16
+    c.train.steps = 16_000
     c.eval.grid_digits, c.eval.grid_stride, c.eval.diagonal = 30, 5, ()
     c.eval.grid_samples = c.eval.set_samples = 20
     c.eval.set_lengths = (10, 20, 30)

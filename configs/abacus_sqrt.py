@@ -8,7 +8,7 @@ these are, and windows hide the rest; that on places is two wide, as a pair of d
 brought down. Lines of roots of 6 digits are long enough that some of that window lies
 around no end of a line, those of 4 are not. Exact match means every digit of every
 line. Evaluated to roots of 12 digits, and of 20, 40 and 60. Two CPU cores are too slow
-for all that: `:cpu` has at most 3 digits, and learns these.
+for all that: `:cpu` has at most 3 digits, and has not been trained to its end.
 """
 
 from ml_collections import ConfigDict

@@ -11,8 +11,8 @@ is (`bias`). Then training shows what a longer sum would add: the digits of the 
 sums in a row are seen, whose rows of the table are further apart than any of one sum's.
 It is not learned in minutes on a CPU: docs/length_generalization.md.
 
-Cost: about 5 s of training on one H100 (`gpu`), without a window a minute. What it
-reaches: the README's table.
+Cost: about 5 s of training on one H100 (`gpu`); without a window four minutes of an
+H200 for eight seeds together. What it reaches: the README's table.
 """
 
 from ml_collections import ConfigDict
