@@ -66,11 +66,11 @@ def grids(results: Runs) -> tuple[Figure, Any]:
     axes = figure.subplots(1, len(PANELS), sharey=True)
     for ax, (name, title) in zip(axes, PANELS.items(), strict=True):
         result = results[name]
-        mesh = plots.draw_grid_panel(
-            ax, result["cells"], max_digits=tables.trained_on(result)
-        )
-        mean = tables.fraction(tables.grid_of(result)) or 0.0
-        ax.set_title(f"{title}\nmean {tables.percent(mean)}%", fontsize=10)
+        trained = tables.trained_on(result)
+        mesh = plots.draw_grid_panel(ax, result["cells"], (trained, trained))
+        mean = tables.fraction(tables.longer_of(result)) or 0.0
+        title = f"{title}\nlonger sums: {tables.percent(mean)}%"
+        ax.set_title(title, fontsize=10)
         ax.set_xlabel("digits of the second operand")
     axes[0].set_ylabel("digits of the first operand")
     axes[0].legend(loc="upper right", fontsize=8)

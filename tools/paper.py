@@ -85,7 +85,7 @@ def headline_grids(results: Runs) -> tuple[Figure, Any]:
     axes = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
     mesh = None
     for ax, run in zip(axes, runs, strict=True):
-        mesh = plots.draw_grid_panel(ax, run["cells"], max_digits=20)
+        mesh = plots.draw_grid_panel(ax, run["cells"], (20, 20))
         ood = percent(fraction(run["exact_match"]["ood"]) or 0.0)
         ax.set_title(f"seed {run['seed']}: {ood}% OOD", fontsize=10)
         ax.set_xlabel("digits of the second operand")

@@ -50,13 +50,22 @@ class EvalConfig:
                 f"{self.grid_samples}: must be at least 1; for no grid, grid_digits=0"
             )
 
-    def grid_sizes(self, max_trained: int) -> list[int]:
-        """Sizes on one axis of the grid: 1, every stride, and all trained ones."""
+    def grid(self, max_cell: tuple[int, int]) -> list[tuple[int, int]]:
+        """Cells of the grid, in order: all trained ones, beyond them every stride-th.
+
+        Both sizes of a cell beyond are multiples of the stride, so that the mean over
+        such cells is that over the whole grid. With every trained size beside longer
+        ones, short operands would weigh too much.
+
+        Args:
+            max_cell: The largest trained cell.
+        """
         if not self.grid_digits:
             return []
+        rows, columns = (range(1, min(n, self.grid_digits) + 1) for n in max_cell)
         strided = range(self.grid_stride, self.grid_digits + 1, self.grid_stride)
-        inside = range(1, min(max_trained, self.grid_digits) + 1)
-        return sorted({1, *strided, *inside})
+        inside = {(a, b) for a in rows for b in columns}
+        return sorted(inside | {(a, b) for a in strided for b in strided})
 
     def requests(
         self, task: Task, max_cell: tuple[int, int]
@@ -67,13 +76,12 @@ class EvalConfig:
             task: What is evaluated.
             max_cell: The largest trained cell, all below which are in the grid.
         """
-        return self.requests_of_grid(task, *map(self.grid_sizes, max_cell))
+        return self.requests_of_grid(task, self.grid(max_cell))
 
     def requests_of_grid(
-        self, task: Task, rows: list[int], columns: list[int]
+        self, task: Task, grid: list[tuple[int, int]]
     ) -> dict[str, list[CellRequest]]:
-        """The cells of every set, with a grid of these sizes among them."""
-        grid = [(a, b) for a in rows for b in columns]
+        """The cells of every set, with those of a grid among them."""
         inside = set(grid)
         beyond = [(n, n) for n in self.diagonal if (n, n) not in inside]
         requests = {}
@@ -96,9 +104,10 @@ class EvalConfig:
 
     def max_evaluated(self, task: Task, max_cell: tuple[int, int]) -> tuple[int, int]:
         """The largest size evaluated on each axis."""
-        # The last cell of the grid is the largest on both.
-        last = [self.grid_sizes(max_size)[-1:] for max_size in max_cell]
-        requests = self.requests_of_grid(task, *last)
+        # The cells with the largest sizes stand for the others.
+        grid = self.grid(max_cell)
+        largest = {max(grid), max(grid, key=lambda cell: cell[::-1])} if grid else ()
+        requests = self.requests_of_grid(task, sorted(largest))
         cells = [cell for cells in requests.values() for cell in cells]
         sizes = [max((cell[axis] for cell in cells), default=0) for axis in (0, 1)]
         return sizes[0] or max_cell[0], sizes[1] or max_cell[1]

@@ -11,26 +11,12 @@ import numpy as np
 from jaxtyping import Shaped
 from matplotlib import image
 
-from arith_jax.evaluation.plots import grid_arrays
+from arith_jax.evaluation.plots import grid_shares
 
 # Pixels of the map, and before its axes.
 SIDE, MARGIN = 300, 46
 # Cells along an axis, at most; longer ones are points of the diagonal alone.
 LIMIT = 100
-
-
-def grid_shares(
-    cells: Sequence[Mapping[str, Any]],
-) -> Shaped[np.ndarray, "a b"]:
-    """Share of right answers at all lengths from 1 on; NaN: not graded.
-
-    Lengths that were not graded have the share of the next longer one that was, as in
-    the pictures of a run.
-    """
-    lengths, correct, total = grid_arrays(cells, LIMIT)
-    shares = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
-    at = np.searchsorted(lengths, np.arange(1, lengths[-1] + 1))
-    return shares[np.ix_(at, at)]
 
 
 def picture(shares: Shaped[np.ndarray, "a b"]) -> str:
@@ -66,7 +52,7 @@ def draw_map(
             '<p class="note">No heat map: there is no result.json beside this model. '
             "A clone of the repository has those of the released models.</p>"
         )
-    shares = grid_shares(inside)
+    shares = grid_shares(inside, max_cell, LIMIT)
     size = len(shares)
     scale = SIDE / size
     place = lambda length: min(length, size + 1.5) * scale - scale / 2

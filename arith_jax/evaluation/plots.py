@@ -29,25 +29,47 @@ def grid_arrays(
     return lengths, correct, total
 
 
+def grid_shares(
+    cells: Sequence[Mapping[str, Any]], max_cell: tuple[int, int], limit: int = 100
+) -> np.ndarray:
+    """Share of right answers at all sizes from 1 on [a b]; NaN: not graded.
+
+    Outside the trained cells, sizes that were not graded have the share of the next
+    longer one that was.
+
+    Args:
+        cells: As in `result.json`.
+        max_cell: The largest trained cell.
+        limit: Largest size of a cell that counts.
+    """
+    is_inside = lambda cell: cell["a"] <= max_cell[0] and cell["b"] <= max_cell[1]
+    size = max((n for c in cells if (n := max(c["a"], c["b"])) <= limit), default=0)
+    shares = np.full((size, size), np.nan)
+    for part, (rows, columns) in (
+        ([cell for cell in cells if not is_inside(cell)], (size, size)),
+        ([cell for cell in cells if is_inside(cell)], max_cell),
+    ):
+        lengths, correct, total = grid_arrays(part, limit)
+        graded = np.where(total > 0, correct / np.maximum(total, 1), np.nan)
+        at = np.searchsorted(lengths, np.arange(1, lengths[-1] + 1 if part else 1))
+        drawn = graded[np.ix_(at[:rows], at[:columns])]
+        shares[: drawn.shape[0], : drawn.shape[1]] = drawn
+    return shares
+
+
 def draw_grid_panel(
-    axes: Axes,
-    cells: Sequence[Mapping[str, Any]],
-    *,
-    max_digits: int,
-    max_numbers: int = 0,
+    axes: Axes, cells: Sequence[Mapping[str, Any]], max_cell: tuple[int, int]
 ) -> QuadMesh:
     """Exact match over both sizes of a cell, the trained rectangle drawn.
 
-    The rectangle ends at `max_digits` on both axes, or at `max_numbers` on the first.
-    Sizes that were not evaluated take the colour of the next longer one that was.
+    Sizes that were not graded take the colour of the next longer one that was.
     """
-    lengths, correct, total = grid_arrays(cells)
-    share = np.where(total > 0, 100 * correct / np.maximum(total, 1), np.nan)
-    edges = np.concatenate([[0.5], lengths + 0.5])
+    shares = grid_shares(cells, max_cell)
+    edges = np.arange(len(shares) + 1) + 0.5
     # Colour-blind safe, and darker is worse: a perfect grid is bright.
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="lightgrey")
-    mesh = axes.pcolormesh(edges, edges, share, cmap=colours, vmin=0, vmax=100)
-    right, top = max_digits + 0.5, (max_numbers or max_digits) + 0.5
+    mesh = axes.pcolormesh(edges, edges, 100 * shares, cmap=colours, vmin=0, vmax=100)
+    top, right = max_cell[0] + 0.5, max_cell[1] + 0.5
     axes.plot(
         [0.5, right, right],
         [top, top, 0.5],
@@ -78,7 +100,7 @@ def draw_grid(
     """
     figure = Figure(figsize=(6.4, 5.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    mesh = draw_grid_panel(axes, cells, max_digits=max_cell[1], max_numbers=max_cell[0])
+    mesh = draw_grid_panel(axes, cells, max_cell)
     axes.set_xlabel(labels[1])
     axes.set_ylabel(labels[0])
     axes.set_title(title, fontsize=11)

@@ -11,6 +11,7 @@ import pytest
 from arith_jax.demo import arcs, attention, growth, heatmap, models
 from arith_jax.demo.attention import Reading, Token, places
 from arith_jax.demo.growth import Attempt, Step
+from arith_jax.evaluation import plots
 from arith_jax.evaluation.answers import Answer
 from arith_jax.released import load_released, released_folder
 
@@ -98,7 +99,7 @@ def test_the_map_has_a_marker_at_the_lengths():
 
 
 def test_lengths_between_graded_ones_have_the_next_longer_one():
-    shares = heatmap.grid_shares(cells([1, 10]))
+    shares = plots.grid_shares(cells([1, 10]), (1, 1))
     assert shares.shape == (10, 10)
     assert shares[0, 0] == shares[0, 9] == shares[9, 9] == 1
     assert shares[5, 0] == 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from arith_jax import vocab
+from arith_jax.config.evaluation import EvalConfig
 from arith_jax.config.experiment import Experiment
 from arith_jax.data.batch import evaluation_batch
 from arith_jax.evaluation import evaluate
@@ -125,7 +126,7 @@ def test_requests_cover_training_grid_diagonal_and_sets(smoke):
     requests = config.requests(Addition(), (3, 3))
     lengths = {a for a, _, _ in requests["uniform"]}
     assert lengths == {1, 2, 3, 5, 10, 12}
-    assert len(requests["uniform"]) == 5 * 5 + 1
+    assert len(requests["uniform"]) == 3 * 3 + 2 * 2 + 1
     assert set(requests) == set(Addition().eval_sets)
     assert all(cell[1:] == (1, 1) for cell in requests["nines"])
     assert config.max_evaluated(Addition(), (3, 3)) == (12, 12)
@@ -143,6 +144,19 @@ def test_axes_of_the_grid_can_differ(smoke):
     cells = config.requests(Sorting(), (3, 6))["uniform"]
     assert {a for a, _, _ in cells} == {1, 2, 3, 4, 8}
     assert {b for _, b, _ in cells} == {1, 2, 3, 4, 5, 6, 8}
+    assert config.max_evaluated(Sorting(), (3, 6)) == (8, 8)
+    assert config.max_evaluated(Sorting(), (3, 30)) == (8, 8)
+
+
+def test_cells_beyond_the_trained_ones_are_a_fair_sample_of_the_grid():
+    """Short operands beside longer ones are no larger a share than in the grid."""
+    config = EvalConfig(grid_digits=100, grid_stride=5, diagonal=())
+    cells = [cell[:2] for cell in config.requests(Addition(), (20, 20))["uniform"]]
+    inside = [cell for cell in cells if max(cell) <= 20]
+    beyond = [cell for cell in cells if max(cell) > 20]
+    assert len(inside) == 20 * 20
+    assert 25 * len(beyond) == 100 * 100 - 20 * 20
+    assert 25 * sum(min(cell) <= 20 for cell in beyond) == 2 * 20 * 80
 
 
 def test_exhaustive_cells_are_not_repeated(smoke):
@@ -195,7 +209,7 @@ def test_sorting_counts_the_smallest_number_too():
     config.data.max_numbers = 2
     base.shrink_to_smoke(config)
     config.data.max_digits = 3
-    config.eval.grid_digits, config.eval.grid_stride, config.eval.diagonal = 4, 4, ()
+    config.eval.grid_digits, config.eval.grid_stride, config.eval.diagonal = 4, 2, ()
 
     def forward(model, params, ids, positions, *, num_segments, blocks):
         """Knows everything but `EOS`."""
