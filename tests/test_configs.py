@@ -120,6 +120,7 @@ def test_options_of_the_paper_reach_the_config():
         # The flagship's steps are in test_launch.py.
         *((name, "smoke") for name in OURS if name != "abacus_add"),
         ("abacus_table_add", "far=bias,smoke"),
+        ("abacus_sort", "answer=keys,smoke"),
         ("paper.addition", "arch=8x2,pos=abacus+fire,smoke"),
         ("paper.addition", "arch=16x1,pos=learned,inject=layer,smoke"),
         ("paper.addition", "arch=8x1,pos=fire,hints=on,smoke"),

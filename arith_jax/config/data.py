@@ -36,6 +36,7 @@ class DataConfig:
         max_numbers: Longest list trained on, for tasks with lists; else 0.
         position_ids: Name of a position scheme that the task supports.
         max_offset: Position ids begin at 1 + U{0..this}; only tables need it.
+        max_gap: Up to so many rows of a table are left out before each place.
         offset_per: An offset for each example, or one for the batch as in the paper.
         predict_prompt: Whether the tokens of the prompt are predicted, too.
         width_multiple: Rows are padded to a multiple of this many tokens.
@@ -47,6 +48,7 @@ class DataConfig:
     max_numbers: int = 0
     position_ids: str = "abacus"
     max_offset: int = 0
+    max_gap: int = 0
     offset_per: str = "example"
     predict_prompt: bool = False
     width_multiple: int = 1
@@ -57,7 +59,7 @@ class DataConfig:
         max_numbers, max_digits = self.task.max_sizes
         check_range("data", self, 1, max_digits, "max_digits")
         check_range("data", self, 1, MAX_LENGTH, "width_multiple")
-        check_range("data", self, 0, MAX_LENGTH, "max_offset")
+        check_range("data", self, 0, MAX_LENGTH, "max_offset", "max_gap")
         check_range("data", self, 0, max_numbers, "max_numbers")
         check_choice("data", self, offset_per=("example", "batch"))
         if (self.max_numbers > 0) != self.task.has_lists:
@@ -71,11 +73,12 @@ class DataConfig:
                 f"data.position_ids={shown(self.position_ids)} does not fit "
                 f"{self.task}; allowed: {', '.join(self.task.schemes)}"
             )
-        if self.max_offset and not self.scheme.has_offset:
-            raise ValueError(
-                f"data.max_offset={self.max_offset} with data.position_ids="
-                f"{self.position_ids!r}: these ids have no offset; set it to 0"
-            )
+        for name in ("max_offset", "max_gap"):
+            if getattr(self, name) and not self.scheme.has_offset:
+                raise ValueError(
+                    f"data.{name}={getattr(self, name)} with data.position_ids="
+                    f"{self.position_ids!r}: these ids have no offset; set it to 0"
+                )
         width = self.task.row_width(*self.max_cell)
         if width > MAX_INT:
             raise ValueError(
@@ -132,6 +135,11 @@ class DataConfig:
                     f"{self.task.title}: {size} {axis}; allowed: up to {limit}; lower "
                     "eval.grid_digits, eval.diagonal or eval.set_lengths"
                 )
+
+    @property
+    def max_shift(self) -> int:
+        """How much larger the position ids of training can be than without offset."""
+        return self.max_offset + self.max_gap * self.max_position_id(self.max_cell)
 
     def max_position_id(self, cell: tuple[int, int]) -> int:
         """Largest position id of a cell, without offset."""

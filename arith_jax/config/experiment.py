@@ -184,14 +184,34 @@ class Experiment:
                 f"data.problems_per_row={problems} leaves out; set "
                 "data.problems_per_row=1"
             )
+        self.check_gaps()
         self.check_lengths()
+
+    def check_gaps(self) -> None:
+        """Raises `ValueError` if gaps would change what is made of places."""
+        readers = {
+            f"model.positions={self.model.positions}": bool(
+                {"relative_abacus", "rotary_abacus"} & {*self.model.positions}
+            ),
+            "model.abacus_far='mask'": self.model.abacus_far == "mask",
+            f"train.max_far_copies={self.train.max_far_copies}": (
+                self.train.max_far_copies > 1
+            ),
+            "train.far_problems=True": self.train.far_problems,
+        }
+        for reader, applies in readers.items():
+            if self.data.max_gap and applies:
+                raise ValueError(
+                    f"data.max_gap={self.data.max_gap} with {reader}, which reads "
+                    "differences of places; change that or set data.max_gap=0"
+                )
 
     def check_lengths(self) -> None:
         """Raises `ValueError` if an index of a row would run past what it is into."""
         task, max_cell = self.data.task, self.data.max_cell
         evaluated = self.eval.max_evaluated(task, max_cell)
         trained_id = self.data.max_position_id(max_cell)
-        self.model.check_table(trained_id, self.data.max_offset)
+        self.model.check_table(trained_id, self.data.max_shift)
         self.model.check_table(self.data.max_position_id(evaluated))
         trained_width = task.row_width(*max_cell)
         evaluated_width = self.eval.bucket(task.row_width(*evaluated))
@@ -218,5 +238,5 @@ def smallest_table(model: ModelConfig, data: DataConfig, config: EvalConfig) -> 
         return config.bucket(data.task.row_width(*evaluated))
     if "abacus" not in model.positions:
         return 0
-    trained = data.max_position_id(data.max_cell) + data.max_offset
+    trained = data.max_position_id(data.max_cell) + data.max_shift
     return max(trained, data.max_position_id(evaluated)) + 1

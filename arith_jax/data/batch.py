@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from arith_jax import vocab
 from arith_jax.config.data import DataConfig, round_up
 from arith_jax.data import packing
+from arith_jax.data.gaps import with_gaps
 from arith_jax.positions.abacus import of_segment
 from arith_jax.positions.schemes import Scheme
 from arith_jax.tasks.digits import word_below
@@ -169,12 +170,13 @@ def training_batch(
         ids = jax.vmap(lambda k, ab, kind: task.sample(k, ab, layout, kind=kind))(
             keys, cells, kinds
         )
-        return join(make_batch(task, ids, data.scheme, offset=offset), data)
+        problems = make_batch(task, ids, data.scheme, offset=offset)
+        return join(spread(data, key_shape, problems, offset), data)
     words = jax.random.bits(key_shape, (batch_size, 3))
     cells = jax.vmap(lambda word: task.draw_cell(word, max_cell))(words[:, :2])
     layout = Layout(max_cell, row_width(data))
     ids = jax.vmap(lambda k, ab: task.sample(k, ab, layout))(keys, cells)
-    return make_batch(
+    batch = make_batch(
         task,
         ids,
         data.scheme,
@@ -182,6 +184,17 @@ def training_batch(
         has_blanks=task.has_blanks,
         predict_prompt=data.predict_prompt,
     )
+    return spread(data, key_shape, batch, offset)
+
+
+def spread(
+    data: DataConfig, key: PRNGKeyArray, batch: Batch, offset: Int[Array, " b"]
+) -> Batch:
+    """The batch with gaps between its position ids, if there are to be any."""
+    if not data.max_gap:
+        return batch
+    key_gaps = jax.random.fold_in(key, 2)
+    return batch.replace(positions=with_gaps(data, key_gaps, batch.positions, offset))
 
 
 def join(problems: Batch, data: DataConfig) -> Batch:
