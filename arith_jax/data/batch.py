@@ -171,7 +171,7 @@ def training_batch(
             keys, cells, kinds
         )
         problems = make_batch(task, ids, data.scheme, offset=offset)
-        return join(spread(data, key_shape, problems, offset), data)
+        return join(leave_gaps(data, key_shape, problems, offset), data)
     words = jax.random.bits(key_shape, (batch_size, 3))
     cells = jax.vmap(lambda word: task.draw_cell(word, max_cell))(words[:, :2])
     layout = Layout(max_cell, row_width(data))
@@ -184,10 +184,10 @@ def training_batch(
         has_blanks=task.has_blanks,
         predict_prompt=data.predict_prompt,
     )
-    return spread(data, key_shape, batch, offset)
+    return leave_gaps(data, key_shape, batch, offset)
 
 
-def spread(
+def leave_gaps(
     data: DataConfig, key: PRNGKeyArray, batch: Batch, offset: Int[Array, " b"]
 ) -> Batch:
     """The batch with gaps between its position ids, if there are to be any."""
