@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from arith_jax.evaluation import plots, table
-from tools import figures, paper, report, scaling, speed, tables
+from tools import figures, paper, paper_figures, report, scaling, speed, tables
 
 ROOT = pathlib.Path(report.__file__).parent.parent
 
@@ -154,6 +154,42 @@ def test_rows_of_the_paper_are_results_of_its_sweeps_only():
     longer = copy.deepcopy(results[name])
     longer["config"]["overrides"]["train.minutes"] = 24.0
     assert "addition_8x2_abacus" not in paper.rows_run(results | {name: longer})
+
+
+def run_of_paper(trained, larger):
+    """A run that has so many of 1,000 examples right."""
+    counts = {"id": trained, "ood": larger}
+    return {
+        "exact_match": {
+            region: {"correct": correct, "total": 1000}
+            for region, correct in counts.items()
+        }
+    }
+
+
+def test_a_figure_of_the_paper_lists_what_was_run_and_what_was_not():
+    commands = [
+        "addition.py:arch={16x1,8x2},pos=abacus",
+        "addition.py:arch=16x1,inject=layer,pos=abacus",
+    ]
+    figure = {"figure": "4", "commands": commands, "paper": "99.1%", "says": ""}
+    runs = {
+        # The default options may be left out.
+        paper_figures.decided("configs/paper/addition.py:arch=16x1"): [
+            run_of_paper(12, 0)
+        ],
+        paper_figures.decided("configs/paper/addition.py:arch=8x2"): [
+            run_of_paper(1000, 800),
+            run_of_paper(999, 900),
+        ],
+    }
+    line = paper_figures.figure_line(figure, runs)
+    assert (
+        line[3] == "16x1 0.00 [1.20]; 8x2 85.00 (80.00); not run yet: 16x1 inject=layer"
+    )
+    assert line[1] == " and ".join(f"`{command}`" for command in commands)
+    assert line[4] == "-"
+    assert paper_figures.figure_line(figure, {})[3] == "not run yet"
 
 
 def test_two_devices_are_compared_with_one():

@@ -21,7 +21,16 @@ from arith_jax.sweep import progress
 from arith_jax.sweep.entries import read_sweep
 from arith_jax.training.record import write_json
 from arith_jax.training.workdir import seed_folder
-from tools import figures, generalization, paper, scaling, speed, sweep_table, tables
+from tools import (
+    figures,
+    generalization,
+    paper,
+    paper_figures,
+    scaling,
+    speed,
+    sweep_table,
+    tables,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -97,6 +106,8 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
         },
         "docs/paper.md": {
             "headline": paper.headline_table(results),
+            "addition": paper_figures.figures_table(results, "addition"),
+            "other": paper_figures.figures_table(results, "other"),
             "rows": paper.rows_table(results),
         },
         "docs/length_generalization.md": {

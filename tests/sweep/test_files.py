@@ -1,15 +1,14 @@
 """The sweep files of the repository."""
 
-import importlib
 import pathlib
 
 import pytest
 
 from arith_jax import cli
-from arith_jax.sweep.entries import default_values, read_sweep
-from arith_jax.training.workdir import flatten
+from arith_jax.sweep.entries import read_sweep
 from tests.test_configs import commands
 from tools import report, sweep_table
+from tools.paper_figures import decided
 
 ROOT = pathlib.Path(report.__file__).parent.parent
 FILES = sorted((ROOT / "sweeps").rglob("*.toml"))
@@ -74,20 +73,11 @@ def test_files_of_the_paper_share_what_they_have_in_common(of_paper):
     assert 100 < len(shared) < len(of_paper)
 
 
-def decided_by(values):
-    """What a row of the page says of a config: all but budget, packing and grid."""
-    free = ("name", "train.", "eval.", "data.problems_per_row", "data.width_multiple")
-    return {k: v for k, v in values.items() if not k.startswith(free)}
-
-
 def test_every_row_of_the_page_is_in_a_file(of_paper, monkeypatch):
     monkeypatch.chdir(ROOT)
-    configs = {entry.config for entry, _ in of_paper}
-    found = [decided_by(default_values("", config)) for config in sorted(configs)]
+    listed = {decided(config) for config in {entry.config for entry, _ in of_paper}}
     for name, argument in commands():
-        module = importlib.import_module(f"configs.paper.{name}")
-        values = dict(flatten(module.get_config(argument).to_dict()))
-        assert decided_by(values) in found, argument
+        assert decided(f"configs/paper/{name}.py:{argument}") in listed, argument
 
 
 @pytest.mark.parametrize("budget", ["short", "long"])
