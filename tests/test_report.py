@@ -181,6 +181,7 @@ def test_a_figure_of_the_paper_lists_what_was_run_and_what_was_not():
         paper_figures.decided("configs/paper/addition.py:arch=8x2"): [
             run_of_paper(1000, 800),
             run_of_paper(999, 900),
+            run_of_paper(999, 850),
         ],
     }
     line = paper_figures.figure_line(figure, runs)
