@@ -31,7 +31,7 @@ ANSWERING = (
     "abacus_arithmetic",
     "abacus_multi_add",
     "abacus_div",
-    "abacus_sort",
+    "abacus_radix_sort",
     "abacus_or",
 )
 
@@ -109,7 +109,7 @@ def load_released(name: str = "abacus_add") -> TrainedModel:
 
     `abacus_add` adds, as `abacus_table_add` does with the paper's table and
     `abacus_soft_add` without a window; `abacus_addsub` subtracts, `abacus_arithmetic`
-    multiplies, too, `abacus_sort` sorts, and `abacus_or` joins vectors of bits.
+    multiplies, too, `abacus_radix_sort` sorts, and `abacus_or` joins vectors of bits.
 
         >>> experiment, model, params = load_released()
         >>> prompt = experiment.data.task.prompt("98+120")

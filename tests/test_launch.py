@@ -214,6 +214,10 @@ def test_the_other_released_models_know_their_task():
     pairs += [[10**100, 1], [5, 10**60], [7, 7]]
     given = load_released("abacus_addsub").solve([f"{a}-{b}" for a, b in pairs])
     assert [answer.answer for answer in given] == [str(a - b) for a, b in pairs]
+    # Longer than it was trained on, and alike but for their last digits.
+    close = "70000003,70000001,9,70000002,70000001"
+    (answer,) = load_released("abacus_radix_sort").solve([close])
+    assert answer.answer == ",".join(sorted(close.split(","), key=int))
 
 
 def test_released_models_are_small():
