@@ -274,6 +274,8 @@ def shrink_addition_to_cpu(c: ConfigDict) -> None:
     """The same for addition: half a minute of training, then 10,000 digits."""
     shrink_to_cpu(c)
     c.data.problems_per_row = 2  # less padding, shorter steps
+    # With 600, one of eight seeds has an error in some thousand sums on some CPUs.
+    c.train.steps = 700
     c.task.carry_chains = c.task.repeats = 0.1
     c.eval.diagonal = (160, 1000, 10000)
 
