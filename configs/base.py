@@ -56,9 +56,7 @@ def get_config(task: str = "addition") -> ConfigDict:
     # items (column, too) of sorted lists, groups (of lines, too) of divisions, roots,
     # passes (line and turn) of radix sorts
     c.data.max_offset = 0  # position ids start at 1 + U{0..this}; only tables need it
-    c.data.max_gap = (
-        0  # rows of a table left out before each place in training, at most
-    )
+    c.data.max_gap = 0  # before a place, up to so many rows of a table are left out
     c.data.offset_per = "example"  # or "batch" as in the paper, which learns slower
     c.data.predict_prompt = False  # train on the prompt's tokens too (paper, figure 16)
     c.data.width_multiple = 1  # rows are padded to a multiple of this many tokens

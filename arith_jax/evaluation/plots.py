@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -31,8 +32,8 @@ def grid_arrays(
 
 def grid_shares(
     cells: Sequence[Mapping[str, Any]], max_cell: tuple[int, int], limit: int = 100
-) -> np.ndarray:
-    """Share of right answers at all sizes from 1 on [a b]; NaN: not graded.
+) -> Float[np.ndarray, "n n"]:
+    """Share of right answers at all sizes from 1 on; NaN: not graded.
 
     Outside the trained cells, sizes that were not graded have the share of the next
     longer one that was.
