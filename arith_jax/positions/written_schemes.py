@@ -75,11 +75,14 @@ class Lines(WrittenScheme):
     ) -> Int[Array, "b t"]:
         """See `written.line_positions`; there is no offset and there are no blanks."""
         del offset, has_blanks
+        is_equals = ids == self.equals_id
+        # An operator that a model writes by mistake comes after these were decided.
+        is_prompt = jnp.cumsum(is_equals, axis=1) == 0
         return written.line_positions(
             vocab.is_digit(ids),
             is_symbol_or_digit(ids),
-            ids == self.equals_id,
-            jnp.any(ids == self.operator_id, axis=1),
+            is_equals,
+            jnp.any((ids == self.operator_id) & is_prompt, axis=1),
         )
 
     def next_position_id(

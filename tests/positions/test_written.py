@@ -60,6 +60,14 @@ def test_lines_have_two_levels(text, has_lines):
     np.testing.assert_array_equal(following, positions[0, answer])
 
 
+def test_an_operator_written_by_mistake_changes_no_id_before_it():
+    """Or whole passes over what a model wrote would number it otherwise."""
+    right = jnp.array([vocab.ARITHMETIC.encode("57+3=065")])
+    wrong = jnp.array([vocab.ARITHMETIC.encode("57+3=0x5")])
+    ids = LINES.position_ids(right), LINES.position_ids(wrong)
+    np.testing.assert_array_equal(ids[0][:, :6], ids[1][:, :6])
+
+
 def three_levels(text):
     """Places, lines and columns of a sorted list counted by hand, 0 for none."""
     prompt, answer = text.split("=")

@@ -89,7 +89,7 @@ def experiment_on(smoke, name, **changes):
 def untrained(experiment):
     """A model and parameters with which no part is silent."""
     model = Transformer(experiment.model, experiment.execution)
-    return model, helpers.moved(init_params(model, jax.random.key(0)))
+    return model, helpers.moved(init_params(model, jax.random.key(1)))
 
 
 def evaluation_rows(experiment, count):
