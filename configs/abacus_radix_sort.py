@@ -29,7 +29,7 @@ def get_config(argument: str = "") -> ConfigDict:
     c.model.abacus_window = 1
     # The list is in view whatever its length: attention must stay sharp.
     c.model.length_scale = True
-    # As many tokens as 512 rows of insertion sorts; all at once do not fit a GPU.
+    # All rows at once do not fit a GPU.
     c.optim.batch_size, c.optim.micro_batch_size = 96, 24
     c.train.steps, c.train.minutes = 0, 8.0
     c.eval.grid_digits, c.eval.grid_stride, c.eval.diagonal = 30, 6, ()

@@ -193,6 +193,14 @@ def test_a_figure_of_the_paper_lists_what_was_run_and_what_was_not():
     assert paper_figures.figure_line(figure, {})[3] == "not run yet"
 
 
+def test_a_figure_of_the_paper_tells_subtasks_and_first_answers_apart():
+    run = run_of_paper(1000, 500)
+    parts = {"parts": {"subtraction": run_of_paper(1000, 250)}}
+    assert paper_figures.shares([run | parts]) == "50.00, subtraction 25.00"
+    first = {"first_answer": run_of_paper(900, 750)["exact_match"]}
+    assert paper_figures.shares([run | first]) == "50.00, first 75.00"
+
+
 def test_two_devices_are_compared_with_one():
     rate = lambda sums: {
         "measured": {"samples_per_second": sums, "samples_per_step": 4096}

@@ -16,12 +16,11 @@ CONFIGS = "configs/paper/"
 LEARNED = 0.99
 
 
-def figures_table(results: Runs, part: str) -> str:
-    """One line for each figure or table of the paper.
+def figures_tables(results: Runs) -> dict[str, str]:
+    """The tables of `paper_figures.toml`, addition and other: a line for each figure.
 
     Args:
         results: By name.
-        part: Of `paper_figures.toml`: addition or other.
     """
     header = ["figure", "command after `configs/paper/`", "paper"]
     header += ["larger, %, here", "what it says"]
@@ -32,8 +31,11 @@ def figures_table(results: Runs, part: str) -> str:
         for entry in read_sweep(path).entries
         if (row := entry.row.removeprefix("paper_")) in runs_of
     }
-    listed = tomllib.loads(FIGURES.read_text(encoding="utf-8"))[part]
-    return markdown(header, [figure_line(figure, runs) for figure in listed])
+    parts = tomllib.loads(FIGURES.read_text(encoding="utf-8"))
+    return {
+        name: markdown(header, [figure_line(figure, runs) for figure in listed])
+        for name, listed in parts.items()
+    }
 
 
 def decided(config: str) -> frozenset[tuple[str, Any]]:
@@ -78,10 +80,23 @@ def labels(configs: Sequence[str]) -> list[str]:
 
 
 def shares(runs: Sequence[Run]) -> str:
-    """Share of larger examples; that of trained sizes in brackets if it is low."""
-    trained, larger = (
-        [fraction(run["exact_match"].get(region)) for run in runs]
-        for region in ("id", "ood")
-    )
+    """Share of larger examples; that of trained sizes in brackets if it is low.
+
+    Then that of each subtask, and of the first answer, where there are such.
+    """
+    trained = [fraction(run["exact_match"].get("id")) for run in runs]
     learned = all((share or 0.0) >= LEARNED for share in trained)
-    return over_seeds(larger) + ("" if learned else f" [{over_seeds(trained)}]")
+    larger = larger_share([run["exact_match"] for run in runs])
+    listed = [larger + ("" if learned else f" [{over_seeds(trained)}]")]
+    for name in runs[0].get("parts", {}):
+        parts = [run["parts"][name]["exact_match"] for run in runs]
+        listed.append(f"{name} {larger_share(parts)}")
+    if runs[0].get("first_answer"):
+        firsts = [run["first_answer"] for run in runs]
+        listed.append(f"first {larger_share(firsts)}")
+    return ", ".join(listed)
+
+
+def larger_share(regions: Sequence[Mapping[str, Any]]) -> str:
+    """Share of larger examples, of each seed's counts by region."""
+    return over_seeds([fraction(counts.get("ood")) for counts in regions])

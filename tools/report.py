@@ -106,8 +106,7 @@ def texts(results: dict[str, Any]) -> dict[str, dict[str, str]]:
         },
         "docs/paper.md": {
             "headline": paper.headline_table(results),
-            "addition": paper_figures.figures_table(results, "addition"),
-            "other": paper_figures.figures_table(results, "other"),
+            **paper_figures.figures_tables(results),
             "rows": paper.rows_table(results),
         },
         "docs/length_generalization.md": {

@@ -60,12 +60,17 @@ class EvalConfig:
         Args:
             max_cell: The largest trained cell.
         """
-        if not self.grid_digits:
-            return []
         rows, columns = (range(1, min(n, self.grid_digits) + 1) for n in max_cell)
-        strided = range(self.grid_stride, self.grid_digits + 1, self.grid_stride)
         inside = {(a, b) for a in rows for b in columns}
+        strided = self.strided_sizes
         return sorted(inside | {(a, b) for a in strided for b in strided})
+
+    @property
+    def strided_sizes(self) -> range:
+        """Sizes of the grid beyond the trained cells; its stride may be 0 without."""
+        if not self.grid_digits:
+            return range(0)
+        return range(self.grid_stride, self.grid_digits + 1, self.grid_stride)
 
     def requests(
         self, task: Task, max_cell: tuple[int, int]
@@ -104,10 +109,11 @@ class EvalConfig:
 
     def max_evaluated(self, task: Task, max_cell: tuple[int, int]) -> tuple[int, int]:
         """The largest size evaluated on each axis."""
-        # The cells with the largest sizes stand for the others.
-        grid = self.grid(max_cell)
-        largest = {max(grid), max(grid, key=lambda cell: cell[::-1])} if grid else ()
-        requests = self.requests_of_grid(task, sorted(largest))
+        # The largest cells, trained and beyond, stand for the others.
+        rows, columns = (min(size, self.grid_digits) for size in max_cell)
+        largest = [(rows, columns)] if self.grid_digits else []
+        largest += [(size, size) for size in self.strided_sizes[-1:]]
+        requests = self.requests_of_grid(task, largest)
         cells = [cell for cells in requests.values() for cell in cells]
         sizes = [max((cell[axis] for cell in cells), default=0) for axis in (0, 1)]
         return sizes[0] or max_cell[0], sizes[1] or max_cell[1]

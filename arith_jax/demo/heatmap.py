@@ -46,13 +46,12 @@ def draw_map(
         max_cell: Digits of the longest operands trained on.
         lengths: Of the current operands.
     """
-    inside = [cell for cell in cells if max(cell["a"], cell["b"]) <= LIMIT]
-    if not inside:
+    shares = grid_shares(cells, max_cell, LIMIT)
+    if not shares.size:
         return (
             '<p class="note">No heat map: there is no result.json beside this model. '
             "A clone of the repository has those of the released models.</p>"
         )
-    shares = grid_shares(inside, max_cell, LIMIT)
     size = len(shares)
     scale = SIDE / size
     place = lambda length: min(length, size + 1.5) * scale - scale / 2
