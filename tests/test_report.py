@@ -169,8 +169,8 @@ def run_of_paper(trained, larger):
 
 def test_a_figure_of_the_paper_lists_what_was_run_and_what_was_not():
     commands = [
-        "addition.py:arch={16x1,8x2},pos=abacus",
-        "addition.py:arch=16x1,inject=layer,pos=abacus",
+        "addition.py:arch={16x1,8x2},pos=abacus,k=100",
+        "addition.py:arch=16x1,inject=layer,pos=abacus,k=100",
     ]
     figure = {"figure": "4", "commands": commands, "paper": "99.1%", "says": ""}
     runs = {

@@ -157,6 +157,9 @@ def test_cells_beyond_the_trained_ones_are_a_fair_sample_of_the_grid():
     assert len(inside) == 20 * 20
     assert 25 * len(beyond) == 100 * 100 - 20 * 20
     assert 25 * sum(min(cell) <= 20 for cell in beyond) == 2 * 20 * 80
+    assert config.max_evaluated(Addition(), (20, 20)) == (100, 100)
+    thin = EvalConfig(grid_digits=30, grid_stride=20, diagonal=())
+    assert thin.max_evaluated(Addition(), (25, 25)) == (25, 25)
 
 
 def test_exhaustive_cells_are_not_repeated(smoke):
